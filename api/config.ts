@@ -1,0 +1,21 @@
+// The public part of the fork's configuration: what pages and apps need to look and behave like it.
+import { createHash } from 'node:crypto'
+import { config, publicConfig } from '../lib/config.ts'
+import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
+
+export default endpoint({
+  'GET /api/config': route({ access: 'public', limit: 'read', handle: show }),
+})
+
+function show({ request }: Context<'public'>) {
+  const body = JSON.stringify(publicConfig(config()))
+  const etag = `"${createHash('sha256').update(body).digest('base64url').slice(0, 22)}"`
+  const headers = { etag, 'cache-control': 'public, max-age=0, must-revalidate' }
+  if (matches(request.headers.get('if-none-match'), etag)) return new Response(null, { status: 304, headers })
+  return new Response(body, { headers: { ...headers, 'content-type': 'application/json' } })
+}
+
+function matches(header: string | null, etag: string): boolean {
+  const candidates = header?.split(',') ?? []
+  return candidates.some((candidate) => ['*', etag].includes(candidate.trim().replace(/^W\//, '')))
+}

@@ -1,0 +1,40 @@
+// Housekeeping, run daily by the scheduler: nothing's correctness waits for it.
+import { sql } from 'kysely'
+import { db } from '../db/client.ts'
+import { endpoint, route } from '../lib/http/endpoint.ts'
+import { sweepLedger } from '../lib/ledger/ledger.ts'
+
+const BATCH = 500
+
+export default endpoint({
+  'GET /api/jobs/sweep': route({ access: 'cron', handle: sweep }),
+  'POST /api/jobs/sweep': route({ access: 'cron', handle: sweep }),
+})
+
+/** Gives back orphaned holds, lapses what expired, and drops what need not be kept. */
+async function sweep() {
+  const ledger = await sweepLedger(db(), BATCH)
+  const keys = await db().deleteFrom('idempotency_keys').where('expires_at', '<', sql<Date>`now()`).executeTakeFirst()
+  const bodies = await db()
+    .updateTable('idempotency_keys')
+    .set({ body: null })
+    .where('body', 'is not', null)
+    .where('body_expires_at', '<', sql<Date>`now()`)
+    .executeTakeFirst()
+  const sessions = await db()
+    .deleteFrom('refresh_tokens')
+    .where('absolute_expires_at', '<', sql<Date>`now() - interval '7 days'`)
+    .executeTakeFirst()
+  const failures = await db()
+    .deleteFrom('sign_in_failures')
+    .where('last_failure_at', '<', sql<Date>`now() - interval '1 day'`)
+    .executeTakeFirst()
+  return {
+    holdsReturned: ledger.expired,
+    lotsLapsed: ledger.lapsed,
+    idempotencyKeysDeleted: Number(keys.numDeletedRows),
+    idempotencyBodiesDeleted: Number(bodies.numUpdatedRows),
+    sessionsDeleted: Number(sessions.numDeletedRows),
+    signInFailuresForgotten: Number(failures.numDeletedRows),
+  }
+}

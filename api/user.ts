@@ -1,0 +1,88 @@
+// The caller themselves: profile, preferences, and what they used.
+import { sql } from 'kysely'
+import * as v from 'valibot'
+import { db } from '../db/client.ts'
+import { profileOf } from '../lib/auth/profile.ts'
+import { validate } from '../lib/http/body.ts'
+import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
+import { listUsage, summariseUsage } from '../lib/ledger/history.ts'
+
+const PREFERENCES_BYTES_MAX = 10_000
+
+const Preferences = v.pipe(
+  v.record(
+    v.pipe(v.string(), v.regex(/^[a-zA-Z]\w{0,39}$/, 'Not a name.')),
+    v.union([v.string(), v.number(), v.boolean(), v.null()]),
+  ),
+  v.check((value) => JSON.stringify(value).length <= PREFERENCES_BYTES_MAX, 'Too many preferences.'),
+)
+const ProfileChange = v.strictObject({
+  name: v.optional(v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(100))),
+  preferences: v.optional(Preferences),
+})
+const Instant = v.pipe(
+  v.string(),
+  v.check((value) => !Number.isNaN(Date.parse(value)), 'Not a date.'),
+  v.transform((value) => new Date(value)),
+)
+const Period = {
+  from: v.optional(Instant),
+  to: v.optional(Instant),
+  tool: v.optional(v.pipe(v.string(), v.maxLength(100))),
+}
+const SummaryQuery = v.strictObject(Period)
+const UsageQuery = v.strictObject({
+  ...Period,
+  limit: v.optional(v.pipe(v.string(), v.toNumber(), v.integer(), v.minValue(1), v.maxValue(100)), '20'),
+  cursor: v.optional(v.pipe(v.string(), v.uuid('Not a cursor of ours.'))),
+})
+
+export default endpoint({
+  'GET /api/user/profile': route({ access: 'user', limit: 'read', handle: ({ caller }) => profileOf(caller.userId) }),
+  'PUT /api/user/profile': route({ access: 'user', limit: 'read', body: ProfileChange, handle: changeProfile }),
+  'GET /api/user/usage': route({ access: 'user', limit: 'read', handle: usage }),
+  'GET /api/user/usage/summary': route({ access: 'user', limit: 'read', handle: usageSummary }),
+})
+
+/** Given preferences are merged into the kept ones; null removes one. */
+async function changeProfile({ caller, body }: Context<'user', v.InferOutput<typeof ProfileChange>>) {
+  const { name, preferences } = body
+  if (name !== undefined || preferences !== undefined) {
+    await db()
+      .updateTable('users')
+      .set({
+        ...(name !== undefined && { name }),
+        ...(preferences && {
+          preferences: sql<string>`jsonb_strip_nulls(preferences || ${JSON.stringify(preferences)}::jsonb)`,
+        }),
+      })
+      .where('id', '=', caller.userId)
+      .execute()
+  }
+  return await profileOf(caller.userId)
+}
+
+async function usage({ caller, url }: Context<'user'>) {
+  const { from, to, tool, limit, cursor } = validate(UsageQuery, Object.fromEntries(url.searchParams), 'query')
+  const rows = await listUsage(db(), { userId: caller.userId, from, to, tool, limit, after: cursor })
+  const data = rows.slice(0, limit).map((row) => ({
+    id: row.id,
+    timestamp: row.timestamp,
+    tool: row.tool,
+    status: row.response_status,
+    tokens: row.tokens_used,
+    trial: row.trial,
+    provider: row.provider,
+    model: row.model,
+    durationMs: row.duration_ms,
+    errorCode: row.error_code,
+    requestId: row.request_id,
+  }))
+  const hasMore = rows.length > limit
+  return { data, page: { nextCursor: hasMore ? data.at(-1)?.id : null, hasMore } }
+}
+
+async function usageSummary({ caller, url }: Context<'user'>) {
+  const { from, to, tool } = validate(SummaryQuery, Object.fromEntries(url.searchParams), 'query')
+  return await summariseUsage(db(), { userId: caller.userId, from, to, tool })
+}

@@ -1,0 +1,143 @@
+// The tables' row types, as Kysely reads and writes them.
+import type { ColumnType, Generated } from 'kysely'
+
+type Timestamp = ColumnType<Date, Date | string, Date | string>
+type GeneratedTimestamp = ColumnType<Date, Date | string | undefined, Date | string>
+/** Written as JSON text, read as a value. */
+type Json<T> = ColumnType<T, string | undefined, string>
+
+export type Role = 'user' | 'admin'
+export type UserStatus = 'active' | 'suspended' | 'deleted'
+export type Plan = 'free' | 'pro' | 'enterprise'
+
+export interface Database {
+  users: {
+    id: Generated<string>
+    name: string
+    email: string
+    password_hash: string
+    role: ColumnType<Role, Role | undefined, Role>
+    status: ColumnType<UserStatus, UserStatus | undefined, UserStatus>
+    preferences: Json<Record<string, unknown>>
+    created_at: GeneratedTimestamp
+    updated_at: GeneratedTimestamp
+  }
+  subscriptions: {
+    id: Generated<string>
+    user_id: string
+    plan: Plan
+    status: Generated<'active' | 'cancelled' | 'expired'>
+    token_limit: number
+    tokens_used: Generated<number>
+    period_anchor: GeneratedTimestamp
+    period_start: Timestamp
+    period_end: Timestamp
+    expires_at: Timestamp | null
+    plan_lot_id: number
+    created_at: GeneratedTimestamp
+    updated_at: GeneratedTimestamp
+  }
+  tools: {
+    id: Generated<string>
+    name: string
+    description: string
+    api_endpoint: string
+    kind: Generated<'builtin' | 'http'>
+    is_active: Generated<boolean>
+    created_at: GeneratedTimestamp
+    updated_at: GeneratedTimestamp
+  }
+  usage_logs: {
+    id: Generated<string>
+    user_id: string
+    tool_id: string
+    timestamp: GeneratedTimestamp
+    tokens_used: number
+    request_id: string
+    response_status: 'success' | 'error' | 'timeout'
+    duration_ms: number | null
+    trial: Generated<boolean>
+    provider: string | null
+    model: string | null
+    cost_micro_usd: Generated<number>
+    error_code: string | null
+  }
+  refresh_tokens: {
+    id: Generated<string>
+    user_id: string
+    token_hash: string
+    family_id: string
+    expires_at: Timestamp
+    absolute_expires_at: Timestamp
+    revoked: Generated<boolean>
+    revoked_at: Timestamp | null
+    revoked_reason: 'rotated' | 'logout' | 'password' | 'session' | 'reuse' | null
+    created_at: GeneratedTimestamp
+    replaced_by: string | null
+    user_agent: string | null
+    ip: string | null
+  }
+  sign_in_failures: {
+    email_hash: string
+    failures: number
+    last_failure_at: GeneratedTimestamp
+  }
+  ledger_lot: {
+    id: Generated<number>
+    user_id: string
+    kind: LotKind
+    unit: 'token' | 'generation'
+    granted: number
+    available: number
+    held: number
+    spent: number
+    gone: number
+    expires_at: Timestamp | null
+    source: string
+    created_at: GeneratedTimestamp
+  }
+  ledger_hold: {
+    id: string
+    user_id: string
+    asked: number
+    amount: number
+    unit: 'token' | 'generation'
+    state: 'pending' | 'settled' | 'voided' | 'expired'
+    spent: number | null
+    expires_at: Timestamp
+    created_at: GeneratedTimestamp
+    closed_at: Timestamp | null
+  }
+  idempotency_keys: {
+    id: Generated<string>
+    user_id: string
+    scope: string
+    key: string
+    fingerprint: string
+    attempt: Generated<number>
+    locked_until: Timestamp | null
+    status: number | null
+    headers: Json<Record<string, string>> | null
+    body: Uint8Array | null
+    body_expires_at: Timestamp | null
+    receipt: Json<Record<string, unknown>> | null
+    created_at: GeneratedTimestamp
+    expires_at: Timestamp
+  }
+  audit_log: {
+    id: Generated<number>
+    at: GeneratedTimestamp
+    actor_type: 'user' | 'admin' | 'system'
+    actor_id: string | null
+    action: string
+    target_type: string | null
+    target_id: string | null
+    reason: string | null
+    details: Json<Record<string, unknown>>
+    ip: string | null
+    user_agent: string | null
+    request_id: string | null
+  }
+}
+
+export type LotKind = 'trial' | 'plan' | 'promo' | 'pack'

@@ -1,0 +1,100 @@
+// Turns a photo into a colouring page: bold, closed black lines on pure white.
+//
+// The method is the flow-based difference of Gaussians: "Coherent Line Drawing" (Kang, Lee, Chui, NPAR 2007), in the
+// separable form of Winnemöller, Kyprianidis and Olsen, "XDoG" (Computers & Graphics 2012). A plain edge detector
+// breaks soft outlines into dots; summing its response along the direction in which edges run joins them again.
+import { findLines } from './line-art/edges.ts'
+import { tangentFlow } from './line-art/flow.ts'
+import type { Photo } from './line-art/planes.ts'
+import { traceStrokes } from './line-art/strokes.ts'
+import { type LineStyle, STYLES, type StyleName } from './line-art/styles.ts'
+import { ProviderError } from './provider.ts'
+
+export interface Drawing {
+  /** A greyscale PNG without metadata. */
+  png: Uint8Array<ArrayBuffer>
+  width: number
+  height: number
+}
+
+/** The page is this many times as large as the working copy. */
+const PAGE_SCALE = 2
+const INPUT_PIXELS_MAX = 50_000_000
+const INPUT_SIDE_PIXELS_MIN = 16
+const INPUT_FORMATS: readonly string[] = ['jpeg', 'png', 'webp', 'gif', 'heif']
+/** A banner keeps this many rows when its pixels allow it: a 4000 × 40 one would shrink to nine. */
+const WORK_SHORT_SIDE_PIXELS = 64
+/** Below this a filter window no longer fits into the picture. */
+const WORK_SHORT_SIDE_PIXELS_MIN = 8
+const PRE_BLUR_SIGMA = 0.8
+/** Slope of the final cut: steep enough for pure black on pure white, flat enough for smooth edges. */
+const INK_SLOPE = 6
+
+/**
+ * Draws `bytes` (JPEG, PNG, WebP, GIF or AVIF, upright after its EXIF orientation) as a colouring page. Takes up to a
+ * second of CPU, most of it on the calling thread. Throws ProviderError 'bad_request' for bytes that cannot be drawn.
+ */
+export async function drawLineArt(bytes: Uint8Array, styleName: StyleName): Promise<Drawing> {
+  const style = STYLES[styleName]
+  const { default: sharp } = await import('sharp')
+  const photo = await readPhoto(sharp, bytes, style)
+  const flow = tangentFlow(photo, style.flowSigma)
+  const lines = findLines(photo, flow, style)
+  const strokes = traceStrokes(lines, style)
+  return inkPage(sharp, { ...photo, strokes }, style)
+}
+
+type Sharp = typeof import('sharp').default
+
+/** Decodes, turns upright, scales to the working size, puts on white, stretches the contrast and smooths the grain. */
+async function readPhoto(sharp: Sharp, bytes: Uint8Array, style: LineStyle): Promise<Photo> {
+  try {
+    const source = sharp(bytes, { limitInputPixels: INPUT_PIXELS_MAX, failOn: 'error', sequentialRead: true })
+    const { format, autoOrient } = await source.metadata()
+    if (!INPUT_FORMATS.includes(format)) throw new Error(`The format ${format} is not read.`)
+    const { data, info } = await source
+      .autoOrient()
+      .resize({
+        ...workSize(autoOrient, style.workSidePixels),
+        fit: 'fill',
+        kernel: 'lanczos3',
+        fastShrinkOnLoad: true,
+      })
+      .flatten({ background: '#fff' })
+      .toColourspace('srgb')
+      .removeAlpha()
+      .normalise({ lower: 1, upper: 99 })
+      .median(style.medianPixels)
+      .blur(PRE_BLUR_SIGMA)
+      .raw({ depth: 'uchar' })
+      .toBuffer({ resolveWithObject: true })
+    if (info.channels !== 3) throw new Error(`The photo was decoded to ${info.channels} channels.`)
+    return { width: info.width, height: info.height, rgb: data }
+  } catch (cause) {
+    throw new ProviderError('bad_request', 'The picture cannot be read.', { cause })
+  }
+}
+
+/** The long side becomes `side` pixels, or more when the short one would all but vanish; never more than side² pixels. */
+function workSize({ width, height }: { width: number; height: number }, side: number) {
+  const long = Math.max(width, height)
+  const short = Math.min(width, height)
+  const banner = Math.min(WORK_SHORT_SIDE_PIXELS / short, side / Math.sqrt(width * height))
+  const scale = Math.max(side / long, banner)
+  if (short < INPUT_SIDE_PIXELS_MIN || short * scale < WORK_SHORT_SIDE_PIXELS_MIN) {
+    throw new Error(`A picture of ${width} × ${height} pixels is too narrow to be drawn.`)
+  }
+  return { width: Math.round(width * scale), height: Math.round(height * scale) }
+}
+
+/** Enlarges the strokes, softens and cuts them again: smooth bold lines, pure black on pure white. */
+async function inkPage(sharp: Sharp, page: Photo & { strokes: Uint8Array }, style: LineStyle): Promise<Drawing> {
+  const { data, info } = await sharp(page.strokes, { raw: { width: page.width, height: page.height, channels: 1 } })
+    .resize({ width: page.width * PAGE_SCALE, height: page.height * PAGE_SCALE, fit: 'fill', kernel: 'cubic' })
+    .blur(style.boldSigma * PAGE_SCALE)
+    .linear(-INK_SLOPE, 255 * (1 + INK_SLOPE * style.inkLevel))
+    .toColourspace('b-w')
+    .png({ compressionLevel: 6 })
+    .toBuffer({ resolveWithObject: true })
+  return { png: new Uint8Array(data), width: info.width, height: info.height }
+}

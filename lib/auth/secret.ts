@@ -1,0 +1,37 @@
+// The secret behind local sign-in, and the keys derived from it for each purpose.
+import { createHmac, randomBytes } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { env } from '../env.ts'
+import { AppError } from '../http/errors.ts'
+
+type Purpose = 'access-token' | 'refresh-token' | 'trial' | 'sign-in-failures'
+
+let secret: string | undefined
+
+/** Why local sign-in is off, or null: instances that share a database must share a secret too. */
+export function missingSecret(): string | null {
+  const { authJwtSecret, databaseUrl, onVercel, stage } = env()
+  const shared = databaseUrl ? onVercel || stage === 'production' : stage === 'production' && !onVercel
+  return shared && !authJwtSecret ? 'AUTH_JWT_SECRET is not set (32 bytes or more).' : null
+}
+
+/** A 32-byte key for one purpose. Throws FEATURE_DISABLED when there is no secret to derive it from. */
+export function keyFor(purpose: Purpose): Buffer {
+  secret ??= env().authJwtSecret ?? secretOfThisMachine()
+  return createHmac('sha256', secret).update(purpose).digest()
+}
+
+/** Made once and kept beside the embedded database, so that a restart signs nobody out. */
+function secretOfThisMachine(): string {
+  const missing = missingSecret()
+  if (missing) throw new AppError('FEATURE_DISABLED', 'Signing in is switched off.', { details: { reason: missing } })
+  const file = join(env().dataDir, 'auth-secret')
+  mkdirSync(env().dataDir, { recursive: true })
+  try {
+    writeFileSync(file, randomBytes(32).toString('base64url'), { flag: 'wx', mode: 0o600 })
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
+  }
+  return readFileSync(file, 'utf8')
+}

@@ -1,0 +1,164 @@
+// Sessions of local sign-in: a family of refresh tokens, rotated on each use, revoked whole when an old one comes back.
+import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto'
+import { type Kysely, sql } from 'kysely'
+import type { Database } from '../../db/schema.ts'
+import { AppError } from '../http/errors.ts'
+import { keyFor } from './secret.ts'
+
+const IDLE = '7 days'
+const ABSOLUTE = '30 days'
+/** Parallel tabs and retries after a lost reply get the same successor for this long. */
+const GRACE = '30 seconds'
+
+/** Where a request came from, for the list of sessions and the audit log. */
+export interface Origin {
+  ip: string
+  userAgent: string | null
+}
+
+export interface Session {
+  userId: string
+  sessionId: string
+  refreshToken: string
+}
+
+type RevocationReason = 'logout' | 'password' | 'session' | 'reuse'
+
+/** Begins a session: a fresh family with its first refresh token. */
+export async function beginSession(db: Kysely<Database>, userId: string, { ip, userAgent }: Origin): Promise<Session> {
+  const refreshToken = `rt_${randomBytes(32).toString('base64url')}`
+  const sessionId = randomUUID()
+  await db
+    .insertInto('refresh_tokens')
+    .values({
+      user_id: userId,
+      family_id: sessionId,
+      token_hash: hashToken(refreshToken),
+      expires_at: sql`now() + ${IDLE}::interval`,
+      absolute_expires_at: sql`now() + ${ABSOLUTE}::interval`,
+      ip,
+      user_agent: userAgent?.slice(0, 255) ?? null,
+    })
+    .execute()
+  return { userId, sessionId, refreshToken }
+}
+
+/**
+ * Exchanges a refresh token for its successor, which is derived from it: whoever repeats the exchange within the grace
+ * gets the same one, so the chain never forks. A token that comes back later revokes its family. Throws UNAUTHENTICATED.
+ */
+export async function rotateSession(
+  db: Kysely<Database>,
+  presented: string,
+  { ip, userAgent }: Origin,
+): Promise<(Session & { reused: false }) | { userId: string; sessionId: string; reused: true }> {
+  const successor = successorOf(presented)
+  const childId = randomUUID()
+  const { rows } = await sql<{ user_id: string; family_id: string }>`
+    with won as (
+      update refresh_tokens
+        set revoked = true, revoked_at = now(), revoked_reason = 'rotated', replaced_by = ${childId}
+        where token_hash = ${hashToken(presented)} and not revoked and expires_at > now() and absolute_expires_at > now()
+        returning user_id, family_id, absolute_expires_at
+    )
+    insert into refresh_tokens (id, user_id, family_id, token_hash, expires_at, absolute_expires_at, ip, user_agent)
+      select ${childId}, user_id, family_id, ${hashToken(successor)}, least(now() + ${IDLE}::interval, absolute_expires_at),
+        absolute_expires_at, ${ip}, ${userAgent?.slice(0, 255) ?? null}
+      from won
+      returning user_id, family_id
+  `.execute(db)
+  const [won] = rows
+  if (won) return { userId: won.user_id, sessionId: won.family_id, refreshToken: successor, reused: false }
+  return await repeatRotation(db, presented, successor)
+}
+
+/** The exchange was made before, or the token is worth nothing. */
+async function repeatRotation(db: Kysely<Database>, presented: string, successor: string) {
+  const token = await db
+    .selectFrom('refresh_tokens as token')
+    .leftJoin('refresh_tokens as child', 'child.id', 'token.replaced_by')
+    .select(['token.user_id', 'token.family_id', 'token.revoked', 'token.revoked_reason'])
+    .select(sql<boolean>`token.revoked_at > now() - ${GRACE}::interval and not child.revoked`.as('repeatable'))
+    .where('token.token_hash', '=', hashToken(presented))
+    .executeTakeFirst()
+  if (!token) throw new AppError('UNAUTHENTICATED', 'This refresh token is not valid.')
+  if (!token.revoked) throw new AppError('TOKEN_EXPIRED', 'This session has expired. Sign in again.')
+  if (token.revoked_reason !== 'rotated')
+    throw new AppError('UNAUTHENTICATED', 'This session has ended. Sign in again.')
+  const session = { userId: token.user_id, sessionId: token.family_id }
+  if (token.repeatable) return { ...session, refreshToken: successor, reused: false as const }
+  await revokeSession(db, token.user_id, token.family_id, 'reuse')
+  return { ...session, reused: true as const }
+}
+
+/** Ends a session of the user; false when there was none alive. */
+export async function revokeSession(
+  db: Kysely<Database>,
+  userId: string,
+  sessionId: string,
+  reason: RevocationReason,
+): Promise<boolean> {
+  const { numUpdatedRows } = await revoke(db, reason)
+    .where('user_id', '=', userId)
+    .where('family_id', '=', sessionId)
+    .executeTakeFirst()
+  return numUpdatedRows > 0n
+}
+
+/** Ends all of a user's sessions but one. */
+export async function revokeOtherSessions(
+  db: Kysely<Database>,
+  userId: string,
+  keptSessionId: string,
+  reason: RevocationReason,
+): Promise<void> {
+  await revoke(db, reason).where('user_id', '=', userId).where('family_id', '!=', keptSessionId).execute()
+}
+
+/** The session a refresh token belongs to, whatever its state. */
+export async function sessionOf(
+  db: Kysely<Database>,
+  refreshToken: string,
+): Promise<{ userId: string; sessionId: string } | undefined> {
+  const row = await db
+    .selectFrom('refresh_tokens')
+    .select(['user_id', 'family_id'])
+    .where('token_hash', '=', hashToken(refreshToken))
+    .executeTakeFirst()
+  return row && { userId: row.user_id, sessionId: row.family_id }
+}
+
+/** The user's living sessions, newest use first. */
+export async function listSessions(db: Kysely<Database>, userId: string) {
+  return await db
+    .selectFrom('refresh_tokens as token')
+    .select(['token.family_id', 'token.created_at as last_used_at', 'token.ip', 'token.user_agent', 'token.expires_at'])
+    .select((query) =>
+      query
+        .selectFrom('refresh_tokens as first')
+        .select((first) => first.fn.min('first.created_at').as('began'))
+        .whereRef('first.family_id', '=', 'token.family_id')
+        .as('created_at'),
+    )
+    .where('token.user_id', '=', userId)
+    .where('token.revoked', '=', false)
+    .where('token.expires_at', '>', sql<Date>`now()`)
+    .orderBy('token.created_at', 'desc')
+    .limit(100)
+    .execute()
+}
+
+function revoke(db: Kysely<Database>, reason: RevocationReason) {
+  return db
+    .updateTable('refresh_tokens')
+    .set({ revoked: true, revoked_at: sql`now()`, revoked_reason: reason })
+    .where('revoked', '=', false)
+}
+
+function successorOf(token: string): string {
+  return `rt_${createHmac('sha256', keyFor('refresh-token')).update(token).digest('base64url')}`
+}
+
+function hashToken(token: string): string {
+  return createHash('sha256').update(token).digest('hex')
+}

@@ -1,0 +1,338 @@
+// The shape of fork.config.json: strict valibot schemas, documented so that fork.schema.json gives editors completion and hover.
+import * as v from 'valibot'
+
+/** Every provider a tool may list. Those this version cannot run are skipped when a request comes. */
+export const PROVIDER_IDS = ['gemini', 'openai', 'anthropic', 'stability', 'sketch'] as const
+
+export const STAGES = ['development', 'preview', 'production'] as const
+
+function text(description: string, charactersMax = 200) {
+  return v.pipe(v.string(), v.nonEmpty(), v.maxLength(charactersMax), v.description(description))
+}
+
+function count(description: string, min: number, max: number) {
+  return v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max), v.description(description))
+}
+
+function amountUsd(description: string) {
+  return v.pipe(v.number(), v.minValue(0), v.maxValue(1_000_000), v.description(description))
+}
+
+function flag(description: string) {
+  return v.pipe(v.boolean(), v.description(description))
+}
+
+/** Text of one form, which `form` names in "must be …". */
+function matching(pattern: RegExp, form: string, description: string) {
+  return v.pipe(v.string(), v.regex(pattern, `must be ${form}`), v.description(description))
+}
+
+function email(description: string) {
+  return v.pipe(v.string(), v.email(), v.description(description))
+}
+
+/** The sentence for a setting that has one value today and gets others later. */
+function onlyNow(value: string, later: string[]) {
+  return ({ input, received }: v.PicklistIssue) =>
+    typeof input === 'string' && later.includes(input)
+      ? `"${input}" is not available in this version, use "${value}"`
+      : `must be "${value}", not ${received}`
+}
+
+const Color = matching(/^#[0-9a-fA-F]{6}$/, 'a colour such as "#1d4ed8"', 'Colour as #rrggbb.')
+
+const PageUrl = matching(
+  /^(https:\/\/|\/)[^\s]+$/,
+  'an https:// address or a path such as "/terms.html"',
+  'An https:// address, or a path on this site.',
+)
+
+const Brand = v.strictObject({
+  name: text('What the product is called, everywhere it is named.', 60),
+  tagline: v.optional(v.pipe(v.string(), v.maxLength(160), v.description('One line under the name.')), ''),
+  description: v.optional(text('A sentence for search engines and link previews; the tagline when left out.', 300)),
+  logo: v.optional(
+    matching(
+      /^(\/[\w-][\w.-]*)+\.(svg|png|webp|jpg)$/,
+      'the path of a picture under public/, such as "/brand/logo.svg"',
+      'Path of a picture under public/, such as "/brand/logo.svg".',
+    ),
+  ),
+  colors: v.optional(v.strictObject({ primary: Color, accent: v.optional(Color) }), { primary: '#1d4ed8' }),
+  supportEmail: v.optional(email('Where users write for help.')),
+  legal: v.optional(
+    v.strictObject({
+      company: v.optional(text('Who runs the service.')),
+      termsUrl: v.optional(PageUrl),
+      privacyUrl: v.optional(PageUrl),
+    }),
+    {},
+  ),
+  texts: v.optional(
+    v.strictObject({
+      uploadPrompt: v.optional(text('Asks for the photo.'), 'Choose a photo'),
+      createButton: v.optional(text('Starts the work.', 40), 'Create'),
+      working: v.optional(text('Shown while the work runs.'), 'Working on it…'),
+      resultTitle: v.optional(text('Stands above the result.'), 'Your result'),
+      downloadName: v.optional(
+        matching(
+          /^[\w-]{1,60}$/,
+          'a file name without extension: letters, digits, "-" and "_"',
+          'Name of the downloaded file, without extension.',
+        ),
+        'result',
+      ),
+    }),
+    {},
+  ),
+})
+
+const Auth = v.strictObject({
+  provider: v.optional(
+    v.pipe(
+      v.picklist(['local'], onlyNow('local', ['clerk'])),
+      v.description('Who checks identities: "local" keeps accounts in the own database.'),
+    ),
+    'local',
+  ),
+  admins: v.optional(v.array(v.pipe(email('The e-mail address of an administrator.'), v.toLowerCase())), []),
+  passwordLengthMin: v.optional(count('Shortest password accepted, in characters.', 8, 72), 12),
+})
+
+const OptionValue = matching(/^[\w-]{1,40}$/, '1 to 40 letters, digits, "-" or "_"', 'What a request says.')
+
+const Option = v.strictObject({
+  enum: v.pipe(v.array(OptionValue), v.minLength(1), v.description('The values a user may choose from.')),
+  default: v.pipe(v.string(), v.description('The value used when the user chooses none.')),
+  description: v.optional(text('Explains the choice to the user.')),
+  labels: v.optional(
+    v.pipe(
+      v.record(v.string(), text('What the user sees for this value.', 60)),
+      v.description('Value → what the user sees.'),
+    ),
+  ),
+  phrases: v.optional(
+    v.pipe(
+      v.record(v.string(), v.pipe(v.string(), v.maxLength(1000))),
+      v.description('Value → what replaces {{name}} in the prompt; the value itself when left out.'),
+    ),
+  ),
+})
+
+const Tool = v.pipe(
+  v.strictObject({
+    name: matching(
+      /^(?=.{1,100}$)[a-z][a-z0-9]*(-[a-z0-9]+)*$/,
+      'lower case with dashes, such as "coloring-page"',
+      'Stable id in addresses and usage logs.',
+    ),
+    title: v.optional(text('What users see; made from the name when left out.', 60)),
+    description: text('What the tool does, for users.', 500),
+    prompt: text(
+      'The instruction to the image model. {{name}} stands for the chosen value of the option "name".',
+      10_000,
+    ),
+    priceTokens: count('Tokens charged for one image.', 1, 1_000_000),
+    highQualityPriceTokens: v.optional(
+      count('Tokens charged for quality "high"; priceTokens when left out.', 1, 1_000_000),
+    ),
+    providers: v.pipe(
+      v.array(v.picklist(PROVIDER_IDS)),
+      v.minLength(1),
+      v.description('Who may do the work, best first. "sketch" runs on the machine itself and needs no key.'),
+    ),
+    options: v.optional(
+      v.pipe(
+        v.record(
+          matching(/^[a-z][A-Za-z0-9]{0,39}$/, 'letters and digits, starting in lower case', 'Name of the option.'),
+          Option,
+        ),
+        v.description('What users may choose, by name.'),
+      ),
+      {},
+    ),
+  }),
+  v.transform((tool) => ({
+    ...tool,
+    title: tool.title ?? sentenceCase(tool.name),
+    highQualityPriceTokens: tool.highQualityPriceTokens ?? tool.priceTokens,
+  })),
+)
+
+function sentenceCase(name: string): string {
+  return name.charAt(0).toUpperCase() + name.slice(1).replaceAll('-', ' ')
+}
+
+const modelId = text('Model id as the provider names it.', 100)
+const costPerImageUsd = amountUsd('What the provider bills for one image, in USD.')
+const successors = v.pipe(v.array(modelId), v.description('Models tried in this order when the one before is gone.'))
+
+const ProviderSettings = v.strictObject({
+  model: modelId,
+  successors: v.optional(successors, []),
+  costPerImageUsd,
+})
+
+const Gemini = v.strictObject({
+  model: v.optional(modelId, 'gemini-2.5-flash-image'),
+  successors: v.optional(successors, ['gemini-nano-banana-2.1']),
+  costPerImageUsd: v.optional(costPerImageUsd, 0.039),
+})
+
+const Ai = v.strictObject({
+  routing: v.optional(
+    v.pipe(
+      v.picklist(['ordered'], onlyNow('ordered', ['cheapest', 'fastest'])),
+      v.description('"ordered" asks the providers in the order of the tool\'s list.'),
+    ),
+    'ordered',
+  ),
+  providerTimeoutMs: v.optional(count('Time one provider has for its answer.', 1000, 300_000), 30_000),
+  deadlineMs: v.optional(count('Time all providers together have.', 1000, 300_000), 60_000),
+  cacheSeconds: v.optional(
+    count('How long the same photo with the same options is answered from memory; 0 is never.', 0, 31_536_000),
+    0,
+  ),
+  providers: v.optional(
+    v.strictObject({
+      gemini: v.optional(Gemini, {}),
+      openai: v.optional(ProviderSettings),
+      anthropic: v.optional(ProviderSettings),
+      stability: v.optional(ProviderSettings),
+    }),
+    {},
+  ),
+  budgets: v.optional(
+    v.strictObject({
+      dailyUsd: v.optional(amountUsd('Most that may be spent on providers in a day.'), 25),
+      monthlyUsd: v.optional(amountUsd('Most that may be spent on providers in a month.'), 300),
+      freeTierDailyUsd: v.optional(amountUsd('Share of the daily budget open to users who never paid.'), 5),
+    }),
+    {},
+  ),
+})
+
+const priceCents = count('Price in cents of payments.currency.', 1, 100_000_000)
+const polarProductId = v.optional(v.pipe(v.string(), v.maxLength(100), v.description('Product id at Polar.')), '')
+
+function monthlyTokens(standard: number) {
+  return v.optional(count('Tokens granted each month.', 0, 1_000_000_000), standard)
+}
+
+const Plans = v.strictObject({
+  free: v.optional(v.strictObject({ monthlyTokens: monthlyTokens(1000) }), {}),
+  pro: v.optional(v.strictObject({ monthlyTokens: monthlyTokens(50_000), priceCents, polarProductId }), {
+    priceCents: 1900,
+  }),
+  enterprise: v.optional(v.strictObject({ monthlyTokens: monthlyTokens(500_000), priceCents, polarProductId }), {
+    priceCents: 9900,
+  }),
+})
+
+const Pack = v.strictObject({
+  id: matching(/^[a-z0-9][a-z0-9-]{0,39}$/, 'lower case letters, digits and "-"', 'Stable id, used by checkouts.'),
+  priceCents,
+  tokens: count('Tokens the pack holds.', 1, 1_000_000_000),
+  polarProductId,
+})
+
+const Payments = v.strictObject({
+  provider: v.optional(v.pipe(v.picklist(['none', 'polar']), v.description('Who takes the money.')), 'none'),
+  currency: v.optional(matching(/^[a-z]{3}$/, 'a currency code such as "usd"', 'ISO 4217 code, lower case.'), 'usd'),
+  minimumDepositCents: v.optional(count('Smallest purchase of tokens.', 1, 100_000_000), 500),
+  tokensPerDollar: v.optional(
+    count('Tokens bought by one unit of the currency when the amount is free.', 1, 1_000_000),
+    100,
+  ),
+  packs: v.optional(v.pipe(v.array(Pack), v.description('Token packs on sale.')), []),
+})
+
+function perMinute(description: string, standard: number) {
+  return v.optional(v.strictObject({ perMinute: v.optional(count(description, 1, 100_000), standard) }), {})
+}
+
+const Limits = v.strictObject({
+  generate: perMinute('Images a user may start in a minute.', 10),
+  signIn: perMinute('Registrations, sign-ins and refreshes one address may try in a minute.', 60),
+  read: perMinute('Other requests a caller may make in a minute.', 120),
+  imageBytesMax: v.optional(
+    count('Largest photo accepted, in bytes. Vercel refuses bodies over 4.5 MB.', 10_000, 4_500_000),
+    4_000_000,
+  ),
+  imagePixelsMax: v.optional(count('Largest photo accepted, width × height.', 10_000, 50_000_000), 24_000_000),
+  imageSideMin: v.optional(count('Smallest width and height accepted, in pixels.', 1, 4096), 16),
+})
+
+const Origin = v.pipe(
+  v.string(),
+  v.check(isExactOrigin, 'must be an exact origin such as "https://app.example.com" or "http://localhost:5173"'),
+  v.description('Exact origin: https://host, or http://localhost:port.'),
+)
+
+function isExactOrigin(value: string): boolean {
+  if (!URL.canParse(value)) return false
+  const { origin, protocol, hostname } = new URL(value)
+  const isLocal = protocol === 'http:' && ['localhost', '127.0.0.1', '[::1]'].includes(hostname)
+  return origin === value && (protocol === 'https:' || isLocal)
+}
+
+const Features = v.strictObject({
+  generate: v.optional(flag('Image generation; false is the emergency stop.'), true),
+  payments: v.optional(flag('Checkout and plans.'), true),
+  apiKeys: v.optional(flag('Keys for programs.'), true),
+  asyncJobs: v.optional(flag('Work that is answered later.'), true),
+})
+
+const sections = {
+  version: v.pipe(v.literal(1), v.description('Version of this file format.')),
+  brand: v.pipe(Brand, v.description('What the product is called and how it looks.')),
+  auth: v.optional(v.pipe(Auth, v.description('Accounts and sign-in.')), {}),
+  tools: v.pipe(v.array(Tool), v.minLength(1), v.description('What users can do. The first tool is the default one.')),
+  ai: v.optional(v.pipe(Ai, v.description('Image providers.')), {}),
+  trial: v.optional(
+    v.pipe(
+      v.strictObject({
+        generations: v.optional(count('Free images for every new person, spent before tokens.', 0, 1000), 3),
+      }),
+      v.description('The free trial.'),
+    ),
+    {},
+  ),
+  plans: v.optional(v.pipe(Plans, v.description('Monthly plans.')), {}),
+  payments: v.optional(v.pipe(Payments, v.description('Money.')), {}),
+  limits: v.optional(v.pipe(Limits, v.description('Ceilings per caller and per photo.')), {}),
+  cors: v.optional(
+    v.strictObject({
+      origins: v.optional(
+        v.pipe(v.array(Origin), v.description('Web pages on other hosts that may call the API.')),
+        [],
+      ),
+    }),
+    {},
+  ),
+  features: v.optional(v.pipe(Features, v.description('Switches.')), {}),
+}
+
+/** The settings in force: the file with one environment merged in, without the parts that only steer the merge. */
+export const Settings = v.strictObject(sections)
+
+export type ForkConfig = v.InferOutput<typeof Settings>
+
+/** Any part of the settings may differ per environment; the merged whole is what gets validated. */
+const Overlay = v.strictObject(Object.fromEntries(Object.keys(sections).map((name) => [name, v.optional(v.unknown())])))
+
+export const ConfigFile = v.strictObject({
+  $schema: v.optional(v.string()),
+  ...sections,
+  environments: v.optional(
+    v.pipe(
+      v.strictObject({
+        development: v.optional(Overlay, {}),
+        preview: v.optional(Overlay, {}),
+        production: v.optional(Overlay, {}),
+      }),
+      v.description('What differs per environment. Objects merge; lists and values replace.'),
+    ),
+    {},
+  ),
+})

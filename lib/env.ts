@@ -1,0 +1,118 @@
+// process.env, read here and nowhere else, parsed once with valibot.
+import * as v from 'valibot'
+
+const text = v.optional(
+  v.pipe(
+    v.string(),
+    v.trim(),
+    v.transform((value) => value || undefined),
+  ),
+)
+const url = v.optional(
+  v.union([
+    v.pipe(
+      v.literal(''),
+      v.transform(() => undefined),
+    ),
+    v.pipe(v.string(), v.trim(), v.url()),
+  ]),
+)
+const secret = v.optional(
+  v.union([
+    v.pipe(
+      v.literal(''),
+      v.transform(() => undefined),
+    ),
+    v.pipe(v.string(), v.minBytes(32)),
+  ]),
+)
+
+const Variables = v.object({
+  POSTGRES_URL: text,
+  DATABASE_URL: text,
+  POSTGRES_URL_NON_POOLING: text,
+  DATABASE_URL_UNPOOLED: text,
+  KV_REST_API_URL: url,
+  KV_REST_API_TOKEN: text,
+  GEMINI_API_KEY: text,
+  GEMINI_BASE_URL: url,
+  AUTH_JWT_SECRET: secret,
+  ADMIN_EMAIL: v.optional(
+    v.union([
+      v.pipe(
+        v.literal(''),
+        v.transform(() => undefined),
+      ),
+      v.pipe(v.string(), v.trim(), v.toLowerCase(), v.email()),
+    ]),
+  ),
+  ADMIN_PASSWORD: text,
+  CRON_SECRET: text,
+  DATA_DIR: v.optional(v.string(), ''),
+  FORK_CONFIG: text,
+  PORT: v.optional(v.pipe(v.string(), v.toNumber(), v.integer(), v.minValue(0), v.maxValue(65535)), '3000'),
+  VERCEL: text,
+  VERCEL_ENV: v.optional(v.picklist(['development', 'preview', 'production']), 'development'),
+  VERCEL_GIT_COMMIT_SHA: text,
+})
+
+/** Variables that mean nothing alone: [set, needs]. */
+const PAIRS = [
+  ['KV_REST_API_URL', 'KV_REST_API_TOKEN'],
+  ['KV_REST_API_TOKEN', 'KV_REST_API_URL'],
+  ['ADMIN_EMAIL', 'ADMIN_PASSWORD'],
+  ['ADMIN_PASSWORD', 'ADMIN_EMAIL'],
+] as const
+
+export type Env = ReturnType<typeof env>
+
+export class EnvError extends Error {
+  override readonly name = 'EnvError'
+  readonly problems: string[]
+
+  constructor(problems: string[]) {
+    super(`The environment is not usable: ${problems.join(' ')}`)
+    this.problems = problems
+  }
+}
+
+let parsed: ReturnType<typeof parseEnv> | undefined
+
+/** The environment, parsed on first use. Throws EnvError naming every bad variable and every half-set pair. */
+export function env() {
+  parsed ??= parseEnv(process.env)
+  return parsed
+}
+
+/** Parses any environment; `env()` is this for the process's own. */
+export function parseEnv(variables: Record<string, string | undefined>) {
+  const result = v.safeParse(Variables, variables)
+  if (!result.success) throw new EnvError(result.issues.map((issue) => `${v.getDotPath(issue)}: ${issue.message}.`))
+  const set = result.output
+  const halves = PAIRS.filter(([one, other]) => set[one] && !set[other])
+  if (halves.length > 0) throw new EnvError(halves.map(([one, other]) => `${one} is set but ${other} is not.`))
+  return {
+    databaseUrl: set.POSTGRES_URL ?? set.DATABASE_URL,
+    databaseUrlUnpooled:
+      set.POSTGRES_URL_NON_POOLING ?? set.DATABASE_URL_UNPOOLED ?? set.POSTGRES_URL ?? set.DATABASE_URL,
+    kv:
+      set.KV_REST_API_URL && set.KV_REST_API_TOKEN
+        ? { url: set.KV_REST_API_URL, token: set.KV_REST_API_TOKEN }
+        : undefined,
+    gemini: { apiKey: set.GEMINI_API_KEY, baseUrl: set.GEMINI_BASE_URL },
+    authJwtSecret: set.AUTH_JWT_SECRET,
+    admin: set.ADMIN_EMAIL && set.ADMIN_PASSWORD ? { email: set.ADMIN_EMAIL, password: set.ADMIN_PASSWORD } : undefined,
+    cronSecret: set.CRON_SECRET,
+    /** Where the embedded database and the made-up secret live; /tmp is all that can be written on Vercel. */
+    dataDir: set.DATA_DIR || (set.VERCEL ? '/tmp/data' : '.data'),
+    forkConfig: set.FORK_CONFIG,
+    port: set.PORT,
+    onVercel: set.VERCEL !== undefined,
+    stage: set.VERCEL_ENV,
+    commit: set.VERCEL_GIT_COMMIT_SHA,
+    /** `FORK__…` overrides of fork.config.json, as they stand. */
+    forkOverrides: Object.fromEntries(
+      Object.entries(variables).filter(([name, value]) => name.startsWith('FORK__') && value !== undefined),
+    ) as Record<string, string>,
+  }
+}

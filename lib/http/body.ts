@@ -1,0 +1,76 @@
+// A request's body: read whole under a cap, and parsed as JSON or as the route's own form.
+import * as v from 'valibot'
+import { AppError } from './errors.ts'
+
+/** Reads the body, refusing more than `bytesMax` before it is in memory. */
+export async function readBytes(request: Request, bytesMax: number): Promise<Buffer> {
+  const declared = Number(request.headers.get('content-length') ?? 0)
+  if (declared > bytesMax) throw tooLarge(bytesMax)
+  if (request.body === null) return Buffer.alloc(0)
+  if (declared > 0) {
+    const bytes = Buffer.from(await request.arrayBuffer())
+    if (bytes.length > bytesMax) throw tooLarge(bytesMax)
+    return bytes
+  }
+  const chunks: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of request.body) {
+    length += chunk.length
+    if (length > bytesMax) throw tooLarge(bytesMax)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
+/** The media type without parameters, in lower case; '' when the request names none. */
+export function mediaType(request: Request): string {
+  return (request.headers.get('content-type') ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? ''
+}
+
+/** Parses a JSON body. */
+export function parseJson(bytes: Buffer, request: Request): unknown {
+  const type = mediaType(request)
+  if (type !== '' && type !== 'application/json' && !type.endsWith('+json')) {
+    throw new AppError('UNSUPPORTED_MEDIA_TYPE', `Send the body as application/json, not ${type}.`)
+  }
+  try {
+    return JSON.parse(bytes.toString('utf8'))
+  } catch (cause) {
+    throw new AppError(
+      'INVALID_JSON',
+      bytes.length === 0 ? 'The body is empty; JSON is expected.' : 'The body is not valid JSON.',
+      { cause },
+    )
+  }
+}
+
+/** Checks a value against a schema; every issue is reported with its dotted path. */
+export function validate<S extends v.GenericSchema>(
+  schema: S,
+  value: unknown,
+  what = 'request body',
+): v.InferOutput<S> {
+  const result = v.safeParse(schema, value)
+  if (result.success) return result.output
+  const issues = result.issues.map((issue) => ({
+    path: v.getDotPath(issue) ?? '',
+    message: issue.type === 'strict_object' && issue.expected === 'never' ? 'Unknown field.' : issue.message,
+  }))
+  throw new AppError('VALIDATION_FAILED', `The ${what} is not valid: ${summary(issues)}`, { details: { issues } })
+}
+
+function summary(issues: { path: string; message: string }[]): string {
+  const [first] = issues
+  const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : ''
+  return first ? `${first.path ? `${first.path}: ` : ''}${first.message}${more}` : ''
+}
+
+function tooLarge(bytesMax: number): AppError {
+  return new AppError(
+    'PAYLOAD_TOO_LARGE',
+    `The body is larger than the ${bytesMax.toLocaleString('en')} bytes accepted here.`,
+    {
+      details: { bytesMax },
+    },
+  )
+}

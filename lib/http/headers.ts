@@ -1,0 +1,60 @@
+// The headers every API reply carries: security, CORS, and the id of the request.
+import { config } from '../config.ts'
+
+const SECURITY_HEADERS = {
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'referrer-policy': 'no-referrer',
+  'strict-transport-security': 'max-age=63072000; includeSubDomains',
+  'x-content-type-options': 'nosniff',
+}
+
+const EXPOSED_HEADERS = [
+  'x-request-id',
+  'ratelimit',
+  'ratelimit-policy',
+  'retry-after',
+  'idempotent-replayed',
+  'location',
+  'x-provider',
+  'x-model',
+  'x-tokens-charged',
+  'x-balance-tokens',
+  'x-balance-trial-generations',
+]
+
+const ALLOWED_HEADERS = [
+  'authorization',
+  'content-type',
+  'accept',
+  'idempotency-key',
+  'prefer',
+  'x-api-key',
+  'x-request-id',
+  'if-none-match',
+]
+
+/** Adds what every reply carries; headers the handler set itself stay. */
+export function addCommonHeaders(headers: Headers, request: Request, requestId: string): void {
+  headers.set('x-request-id', requestId)
+  for (const [name, value] of Object.entries(SECURITY_HEADERS)) headers.set(name, value)
+  if (!headers.has('cache-control')) headers.set('cache-control', 'no-store')
+  addCorsHeaders(headers, request)
+}
+
+/** The headers of a reply to a preflight request for a path that offers `methods`. */
+export function preflightHeaders(methods: string[]): Record<string, string> {
+  return {
+    allow: methods.join(', '),
+    'access-control-allow-methods': methods.join(', '),
+    'access-control-allow-headers': ALLOWED_HEADERS.join(', '),
+    'access-control-max-age': '86400',
+  }
+}
+
+function addCorsHeaders(headers: Headers, request: Request): void {
+  headers.append('vary', 'Origin')
+  const origin = request.headers.get('origin')
+  if (origin === null || !config().cors.origins.includes(origin)) return
+  headers.set('access-control-allow-origin', origin)
+  headers.set('access-control-expose-headers', EXPOSED_HEADERS.join(', '))
+}

@@ -1,0 +1,126 @@
+// Idempotency-Key: one run per key and caller, its first answer replayed, a crashed run taken over.
+// After draft-ietf-httpapi-idempotency-key-header-07 and Stripe's practice.
+import { createHash } from 'node:crypto'
+import { sql } from 'kysely'
+import { db } from '../../db/client.ts'
+import { refusalOf } from '../auth/account-state.ts'
+import { config } from '../config.ts'
+import { AppError } from './errors.ts'
+
+const KEEP = '24 hours'
+const KEEP_LARGE_BODY = '1 hour'
+const LARGE_BODY_BYTES = 65_536
+const LOCK_MARGIN_MS = 30_000
+
+/** A claimed key: the right to run once. `holdId` names the one hold this run may make. */
+export interface Claim {
+  id: string
+  holdId: string
+}
+
+interface Claimant {
+  userId: string
+  sessionId: string | undefined
+}
+
+/** The key a request carries, bare or as a structured-field string; undefined without one. */
+export function idempotencyKey(request: Request): string | undefined {
+  const header = request.headers.get('idempotency-key')
+  if (header === null) return undefined
+  const key = /^"(.*)"$/.exec(header.trim())?.[1] ?? header.trim()
+  if (/^[\x21-\x7e]{1,255}$/.test(key)) return key
+  throw new AppError('VALIDATION_FAILED', 'Idempotency-Key must be 1 to 255 visible ASCII characters.', {
+    details: { issues: [{ path: 'Idempotency-Key', message: 'Not 1 to 255 visible ASCII characters.' }] },
+  })
+}
+
+/** Claims `key` for a run, or gives the kept answer. Throws 409 while it runs or when its answer is gone, 422 when it was another request's. */
+export async function claimKey(
+  who: Claimant,
+  scope: string,
+  key: string,
+  fingerprint: string,
+): Promise<{ claim: Claim } | { replay: Response }> {
+  const lockMs = config().ai.deadlineMs + LOCK_MARGIN_MS
+  const { rows } = await sql<ClaimRow>`
+    select * from idempotency_claim(${who.userId}, ${who.sessionId ?? null}, ${scope}, ${key}, ${fingerprint},
+      make_interval(secs => ${lockMs / 1000}), ${KEEP})
+  `.execute(db())
+  const [row] = rows
+  if (!row) throw new Error('idempotency_claim answered nothing.')
+  switch (row.outcome) {
+    case 'run':
+      return { claim: { id: row.id, holdId: `${row.id}:${row.attempt}` } }
+    case 'replay':
+      return {
+        replay: new Response(Buffer.from(row.body ?? []), {
+          status: row.status ?? 200,
+          headers: { ...row.headers, 'idempotent-replayed': 'true' },
+        }),
+      }
+    case 'gone':
+      throw new AppError(
+        'CONFLICT',
+        'This Idempotency-Key was used before and its answer is no longer kept. It was not run again.',
+        {
+          details: { receipt: row.receipt },
+        },
+      )
+    case 'in_progress':
+      throw new AppError('IDEMPOTENCY_IN_PROGRESS', 'A request with this Idempotency-Key is still running.', {
+        headers: { 'retry-after': '1' },
+      })
+    case 'reused':
+      throw new AppError('IDEMPOTENCY_KEY_REUSED', 'This Idempotency-Key was used with another request.')
+    default:
+      throw refusalOf(row.outcome)
+  }
+}
+
+/** Keeps the answer for replays, or frees the key when the answer is one worth trying again (401, 429, 5xx). Returns an equal response. */
+export async function keepAnswer(claim: Claim, response: Response): Promise<Response> {
+  if (response.status === 401 || response.status === 429 || response.status >= 500) {
+    await db().updateTable('idempotency_keys').set({ locked_until: null }).where('id', '=', claim.id).execute()
+    return response
+  }
+  const body = Buffer.from(await response.arrayBuffer())
+  const headers = Object.fromEntries(response.headers)
+  const keep = body.length > LARGE_BODY_BYTES ? KEEP_LARGE_BODY : KEEP
+  await db()
+    .updateTable('idempotency_keys')
+    .set({
+      locked_until: null,
+      status: response.status,
+      headers: JSON.stringify(headers),
+      body,
+      body_expires_at: sql`now() + ${keep}::interval`,
+    })
+    .where('id', '=', claim.id)
+    .execute()
+  return new Response(body, { status: response.status, headers })
+}
+
+/** What makes two requests the same: method, path with query, media type and content, whatever boundary a multipart body was cut with. */
+export function fingerprintOf(request: Request, body: Buffer): string {
+  const { pathname, search } = new URL(request.url)
+  const [type = '', parameters = ''] = (request.headers.get('content-type') ?? '').split(/;(.*)/s)
+  const hash = createHash('sha256').update(`${request.method} ${pathname}${search} ${type.trim().toLowerCase()}\n`)
+  const boundary = /boundary="?([^";]+)"?/i.exec(parameters)?.[1]
+  if (boundary === undefined) return hash.update(body).digest('hex')
+  let start = 0
+  for (let end = body.indexOf(boundary); end >= 0; end = body.indexOf(boundary, start)) {
+    hash.update(body.subarray(start, end)).update('\0')
+    start = end + boundary.length
+  }
+  return hash.update(body.subarray(start)).digest('hex')
+}
+
+interface ClaimRow {
+  outcome: string
+  id: string
+  attempt: number
+  status: number | null
+  headers: Record<string, string> | null
+  body: Uint8Array | null
+  receipt: Record<string, unknown> | null
+}

@@ -1,0 +1,224 @@
+// The token ledger: grants, holds, and what they settle to. Each operation is one round trip, exact under any concurrency.
+import { type Kysely, sql } from 'kysely'
+import type { Database, LotKind } from '../../db/schema.ts'
+import { config } from '../config.ts'
+
+/** What a user can spend now. */
+export interface Balance {
+  trialGenerations: number
+  tokens: number
+}
+
+export type Reservation =
+  /** `trial`: one trial generation is held instead of tokens. */
+  | { outcome: 'held'; trial: boolean; balance: Balance }
+  | { outcome: 'insufficient'; balance: Balance }
+  /** The account may not act: what account_state said of it. */
+  | { outcome: 'refused'; state: string }
+
+/** Which run of which tool a hold paid for; becomes its usage_logs row. */
+export interface UsageRecord {
+  userId: string
+  toolId: string
+  requestId: string
+  status: 'success' | 'error' | 'timeout'
+  durationMs: number
+  provider: string | undefined
+  model: string | undefined
+  costMicroUsd: number
+  errorCode: string | undefined
+}
+
+export interface Closing {
+  /** False when the hold had been closed another way: nothing was moved, and no usage row written. */
+  closed: boolean
+  chargedTokens: number
+  trial: boolean
+  balance: Balance
+}
+
+/**
+ * Holds a price: a trial generation if one is left, else tokens, soonest-expiring first. Begins the plan's period and
+ * gives back orphaned holds first where needed. The hold returns by itself after `ttlMs`. Throws if `holdId` was used before.
+ */
+export async function reserve(
+  db: Kysely<Database>,
+  hold: { id: string; userId: string; sessionId: string; tokens: number; ttlMs: number },
+): Promise<Reservation> {
+  const { rows } = await sql<{ status: string; unit: string } & BalanceColumns>`
+    select * from ledger_reserve(${hold.userId}, ${hold.sessionId}, ${hold.id}, ${hold.tokens},
+      make_interval(secs => ${hold.ttlMs / 1000}), ${allowances()})
+  `.execute(db)
+  const row = only(rows)
+  switch (row.status) {
+    case 'ok':
+      return { outcome: 'held', trial: row.unit === 'generation', balance: balanceOf(row) }
+    case 'insufficient':
+      return { outcome: 'insufficient', balance: balanceOf(row) }
+    case 'replay':
+    case 'conflict':
+      throw new Error(`Hold ${hold.id} exists already.`)
+    default:
+      return { outcome: 'refused', state: row.status }
+  }
+}
+
+/** Charges a hold and writes its usage row; with `claimId`, also the receipt that keeps the key from ever running again. One statement. */
+export async function settle(
+  db: Kysely<Database>,
+  holdId: string,
+  usage: UsageRecord,
+  receipt?: { claimId: string; facts: Record<string, unknown> },
+): Promise<Closing> {
+  const keepReceipt = receipt
+    ? sql`, receipt as (
+        update idempotency_keys set receipt = ${JSON.stringify(receipt.facts)}::jsonb
+          where id = ${receipt.claimId} and (select status from closed) = 'ok'
+      )`
+    : sql``
+  return await close(db, holdId, 'settled', usage, keepReceipt)
+}
+
+/** Gives a hold back whole and writes its usage row, in one statement. */
+export async function release(db: Kysely<Database>, holdId: string, usage: UsageRecord): Promise<Closing> {
+  return await close(db, holdId, 'voided', usage, sql``)
+}
+
+async function close(
+  db: Kysely<Database>,
+  holdId: string,
+  state: 'settled' | 'voided',
+  usage: UsageRecord,
+  more: ReturnType<typeof sql>,
+): Promise<Closing> {
+  const { rows } = await sql<{ status: string; unit: string; spent: number } & BalanceColumns>`
+    with closed as (select * from ledger_close(${holdId}, null, ${state})),
+    logged as (
+      insert into usage_logs (user_id, tool_id, tokens_used, request_id, response_status, duration_ms, trial, provider, model,
+          cost_micro_usd, error_code)
+        select ${usage.userId}, ${usage.toolId}, case unit when 'token' then spent else 0 end, ${usage.requestId},
+          ${usage.status}, ${usage.durationMs}, unit = 'generation', ${usage.provider ?? null}, ${usage.model ?? null},
+          ${usage.costMicroUsd}, ${usage.errorCode ?? null}
+        from closed where status = 'ok'
+    )${more}
+    select * from closed
+  `.execute(db)
+  const row = only(rows)
+  const trial = row.unit === 'generation'
+  return {
+    closed: row.status === 'ok' || row.status === 'replay',
+    chargedTokens: trial ? 0 : row.spent,
+    trial,
+    balance: balanceOf(row),
+  }
+}
+
+/** Opens a new user's account inside the transaction that makes the user: the free plan, and the trial once per `person`. */
+export async function openAccount(db: Kysely<Database>, userId: string, person: string): Promise<void> {
+  const { generations } = config().trial
+  await sql`select ledger_open(${userId}, ${allowances()}, ${generations}, ${`trial:${person}`})`.execute(db)
+}
+
+/**
+ * Grants tokens once per `source`. 'replay' when this very grant stands already.
+ * Throws when the source was used for another grant.
+ */
+export async function grant(
+  db: Kysely<Database>,
+  lot: { userId: string; kind: Exclude<LotKind, 'trial' | 'plan'>; tokens: number; source: string; expiresAt?: Date },
+): Promise<'granted' | 'replay'> {
+  const { rows } = await sql<{ status: string }>`
+    select * from ledger_credit(${lot.userId}, ${lot.kind}, ${lot.tokens}, ${lot.source}, ${lot.expiresAt ?? null}::timestamptz)
+  `.execute(db)
+  const { status } = only(rows)
+  if (status === 'conflict') throw new Error(`Grant ${lot.source} was made before with other terms.`)
+  return status === 'ok' ? 'granted' : 'replay'
+}
+
+/** Takes a refunded part of a grant back, once per `refund`; what was spent already becomes debt. */
+export async function clawBack(
+  db: Kysely<Database>,
+  { source, refund, tokens }: { source: string; refund: string; tokens: number },
+): Promise<{ outcome: 'ok' | 'replay' | 'unknown'; takenTokens: number; debtTokens: number }> {
+  const { rows } = await sql<{ status: 'ok' | 'replay' | 'unknown'; taken: number; debt: number }>`
+    select * from ledger_claw_back(${source}, ${refund}, ${tokens})
+  `.execute(db)
+  const row = only(rows)
+  return { outcome: row.status, takenTokens: row.taken, debtTokens: row.debt }
+}
+
+export interface Statement {
+  plan: string
+  status: string
+  tokenLimit: number
+  tokensUsed: number
+  periodStart: Date
+  periodEnd: Date
+  expiresAt: Date | null
+  planTokens: number
+  purchasedTokens: number
+  reservedTokens: number
+  debtTokens: number
+  balance: Balance
+}
+
+/** The account as it stands now, brought up to date first: period begun, orphaned holds given back. */
+export async function statementOf(db: Kysely<Database>, userId: string): Promise<Statement> {
+  const { rows } = await sql<StatementColumns>`select * from ledger_status(${userId}, ${allowances()})`.execute(db)
+  const row = only(rows)
+  return {
+    plan: row.plan,
+    status: row.status,
+    tokenLimit: row.token_limit,
+    tokensUsed: row.tokens_used,
+    periodStart: row.period_start,
+    periodEnd: row.period_end,
+    expiresAt: row.expires_at,
+    planTokens: row.plan_tokens,
+    purchasedTokens: row.purchased_tokens,
+    reservedTokens: row.reserved_tokens,
+    debtTokens: row.debt,
+    balance: balanceOf(row),
+  }
+}
+
+/** Gives back up to `limit` orphaned holds and lapses up to `limit` expired lots; safe to run from several places at once. */
+export async function sweepLedger(db: Kysely<Database>, limit: number): Promise<{ expired: number; lapsed: number }> {
+  const { rows } = await sql<{ expired: number; lapsed: number }>`select * from ledger_sweep(${limit})`.execute(db)
+  return only(rows)
+}
+
+/** Plan → tokens per period, as the SQL functions take it. */
+function allowances(): string {
+  const plans = Object.entries(config().plans)
+  return JSON.stringify(Object.fromEntries(plans.map(([name, { monthlyTokens }]) => [name, monthlyTokens])))
+}
+
+interface BalanceColumns {
+  trial_generations: number
+  tokens: number
+}
+
+interface StatementColumns extends BalanceColumns {
+  plan: string
+  status: string
+  token_limit: number
+  tokens_used: number
+  period_start: Date
+  period_end: Date
+  expires_at: Date | null
+  plan_tokens: number
+  purchased_tokens: number
+  reserved_tokens: number
+  debt: number
+}
+
+function balanceOf({ trial_generations, tokens }: BalanceColumns): Balance {
+  return { trialGenerations: trial_generations, tokens }
+}
+
+function only<T>(rows: T[]): T {
+  const [row] = rows
+  if (row === undefined) throw new Error('The ledger answered nothing.')
+  return row
+}

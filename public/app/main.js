@@ -1,0 +1,132 @@
+// The page: loads the fork's configuration, then puts header, studio, dialogs and footer together.
+import { html, render, useEffect, useRef, useState } from '../vendor/preact-htm.js'
+import { finishCheckout, useAccount } from './account.js'
+import { AccountDialog } from './account-dialog.js'
+import { call, jsonOf } from './api.js'
+import { Controls } from './controls.js'
+import { Header } from './header.js'
+import { Icon } from './icons.js'
+import { Footer, Gallery, Hero, Story } from './sections.js'
+import { SignDialog } from './sign-dialog.js'
+import { Stage } from './stage.js'
+import { useStudio } from './studio.js'
+import { setTexts, t } from './texts.js'
+import { applyTheme } from './theme.js'
+import { TokensDialog } from './tokens-dialog.js'
+
+const root = document.getElementById('app')
+start()
+
+async function start() {
+  try {
+    const config = await jsonOf(await call('/api/config'))
+    setTexts(config.brand?.texts)
+    applyTheme(config.brand)
+    root.replaceChildren()
+    render(html`<${App} config=${config} />`, root)
+  } catch (error) {
+    root.replaceChildren()
+    render(html`<${Unreachable} />`, root)
+    if (error.name !== 'ApiError') throw error
+  }
+}
+
+function App({ config }) {
+  const account = useAccount()
+  const [dialog, setDialog] = useState(null)
+  const [paidNote, setPaidNote] = useState('')
+  const studio = useStudio({ config, account, askToSignIn: () => setDialog('signUp') })
+  useChosenFiles(studio, dialog !== null)
+
+  useEffect(() => {
+    if (!account.user) return
+    finishCheckout().then((note) => {
+      if (!note) return
+      setPaidNote(note)
+      setDialog('tokens')
+      account.refreshBilling()
+    })
+  }, [account.user?.id])
+
+  const close = () => {
+    setDialog(null)
+    setPaidNote('')
+    studio.forgetIntent()
+  }
+  const view = studio.phase === 'working' ? 'working' : studio.shown ? 'result' : studio.photo ? 'photo' : 'empty'
+  return html`
+    <div class="shell" data-view=${view}>
+      <a class="skip" href="#studio">${t('skipLink')}</a>
+      <${Header}
+        brand=${config.brand}
+        account=${account}
+        onSignIn=${() => setDialog('signIn')}
+        onSignUp=${() => setDialog('signUp')}
+        onTokens=${() => setDialog('tokens')}
+        onAccount=${() => setDialog('account')}
+      />
+      <main>
+        <div class="studio" id="studio" tabindex="-1">
+          <${Hero} config=${config} compact=${view !== 'empty'} />
+          <section class="stage" aria-label=${t('yourPhoto', { name: studio.photo?.name ?? '' })}>
+            <${Stage} studio=${studio} />
+          </section>
+          <${Controls} studio=${studio} account=${account} config=${config} onTokens=${() => setDialog('tokens')} onSignIn=${() => setDialog('signIn')} />
+        </div>
+        <${Gallery} studio=${studio} />
+        ${view === 'empty' && html`<${Story} config=${config} />`}
+      </main>
+      <${Footer} brand=${config.brand} />
+      <p class="visually-hidden" role="status">${studio.announcement}</p>
+    </div>
+    ${studio.shown && html`<img class=${`print-sheet ${studio.shown.facts.width > studio.shown.facts.height ? 'wide' : 'tall'}`} src=${studio.shown.url} alt="" />`}
+    ${
+      (dialog === 'signUp' || dialog === 'signIn') &&
+      html`
+      <${SignDialog} key=${dialog} mode=${dialog === 'signUp' ? 'up' : 'in'} pending=${studio.isWaitingForSignIn()} config=${config} onClose=${close} />
+    `
+    }
+    ${dialog === 'account' && account.user && html`<${AccountDialog} user=${account.user} billing=${account.billing} config=${config} onClose=${close} />`}
+    ${dialog === 'tokens' && account.user && html`<${TokensDialog} billing=${account.billing} config=${config} note=${paidNote} onClose=${close} />`}
+  `
+}
+
+/** Files dropped anywhere on the page, or pasted, are chosen; while one is over the page, it says so. */
+function useChosenFiles(studio, isPaused) {
+  const latest = useRef(null)
+  latest.current = { studio, isPaused }
+  useEffect(() => {
+    const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files')
+    const mark = (on) => document.documentElement.toggleAttribute('data-dropping', on)
+    const choose = (file) => !latest.current.isPaused && latest.current.studio.choose(file)
+    const over = (event) => {
+      if (!hasFiles(event)) return
+      event.preventDefault()
+      mark(true)
+    }
+    const leave = (event) => event.relatedTarget === null && mark(false)
+    const drop = (event) => {
+      if (!hasFiles(event)) return
+      event.preventDefault()
+      mark(false)
+      choose(event.dataTransfer.files[0])
+    }
+    const paste = (event) => event.clipboardData?.files.length > 0 && choose(event.clipboardData.files[0])
+    const listeners = { dragover: over, dragleave: leave, drop, paste }
+    for (const [type, listen] of Object.entries(listeners)) addEventListener(type, listen)
+    return () => {
+      for (const [type, listen] of Object.entries(listeners)) removeEventListener(type, listen)
+    }
+  }, [])
+}
+
+function Unreachable() {
+  return html`
+    <main class="lone">
+      <${Icon} name="alert" />
+      <h1>${t('offlineTitle')}</h1>
+      <p class="soft-text">${t('offlineText')}</p>
+      <button type="button" class="primary" onClick=${() => location.reload()}>${t('tryAgain')}</button>
+    </main>
+  `
+}

@@ -1,0 +1,105 @@
+// The quiet parts of the page: the opening words, this visit's pictures, how it works and what it costs, the footer.
+import { html } from '../vendor/preact-htm.js'
+import { Icon } from './icons.js'
+import { humanize, money, number, t, tokensText } from './texts.js'
+
+export function Hero({ config, compact }) {
+  const { brand, trial, tools } = config
+  const count = number(trial?.generations ?? 0)
+  return html`
+    <section class="hero">
+      <h1>${brand.tagline || tools[0].title || humanize(tools[0].name)}</h1>
+      ${
+        !compact &&
+        html`
+        <p class="hero-intro">${brand.description ?? tools[0].description}</p>
+        <ul class="promises">
+          ${trial?.generations > 0 && html`<li><${Icon} name="gift" />${t('promiseTrial', { count })}</li>`}
+          <li><${Icon} name="shield" />${t('promisePrivacy')}</li>
+          <li><${Icon} name="print" />${t('promisePrint')}</li>
+        </ul>
+      `
+      }
+    </section>
+  `
+}
+
+export function Gallery({ studio }) {
+  if (studio.results.length === 0) return null
+  return html`
+    <section class="gallery" aria-labelledby="gallery-title">
+      <div class="gallery-head">
+        <h2 id="gallery-title">${t('gallery')}</h2>
+        <p class="soft-text">${t('galleryHint')}</p>
+      </div>
+      <ul>
+        ${studio.results.toReversed().map(
+          (result) => html`
+          <li key=${result.id}>
+            <button
+              type="button"
+              class="thumb"
+              aria-label=${t('galleryItem', { number: result.number, name: result.photo.name })}
+              aria-current=${studio.shown?.id === result.id ? 'true' : undefined}
+              disabled=${studio.phase === 'working'}
+              onClick=${() => studio.showResult(result.id)}
+            >
+              <img src=${result.url} alt="" />
+            </button>
+          </li>
+        `,
+        )}
+      </ul>
+    </section>
+  `
+}
+
+export function Story({ config }) {
+  return html`
+    <section class="story" aria-labelledby="steps-title">
+      <h2 id="steps-title">${t('stepsTitle')}</h2>
+      <ol class="steps">
+        ${[1, 2, 3].map((step) => html`<li><h3>${t(`step${step}Title`)}</h3><p class="soft-text">${t(`step${step}Text`)}</p></li>`)}
+      </ol>
+    </section>
+    <${Prices} config=${config} />
+  `
+}
+
+function Prices({ config }) {
+  const [tool] = config.tools
+  const { trial, plans, payments, features } = config
+  const monthly = plans?.free?.monthlyTokens ?? 0
+  const packs = features?.payments === false ? [] : (payments?.packs ?? [])
+  const lines = [
+    trial?.generations > 0 && [t('pricesTrial', { count: number(trial.generations) }), t('free')],
+    monthly > 0 && [t('pricesMonthly'), tokensText(monthly)],
+    [t('pricesEach'), tokensText(tool.priceTokens)],
+    tool.highQualityPriceTokens && [t('pricesHigh'), tokensText(tool.highQualityPriceTokens)],
+    ...packs.map((pack) => [tokensText(pack.tokens), money(pack.priceCents, payments.currency ?? 'usd')]),
+  ].filter(Boolean)
+  return html`
+    <section class="prices" aria-labelledby="prices-title">
+      <div>
+        <h2 id="prices-title">${t('pricesTitle')}</h2>
+        <p class="soft-text">${t('pricesNote')}</p>
+      </div>
+      <dl>${lines.map(([what, price]) => html`<div><dt>${what}</dt><dd>${price}</dd></div>`)}</dl>
+    </section>
+  `
+}
+
+export function Footer({ brand }) {
+  const links = Object.entries(brand.legal ?? {}).filter(([, value]) => /^(https?:\/\/|\/)/.test(value))
+  const owner = brand.legal?.company ?? brand.name
+  return html`
+    <footer class="foot">
+      <p>© ${new Date().getFullYear()} ${owner}</p>
+      <nav aria-label=${t('footerSupport')}>
+        ${links.map(([name, url]) => html`<a href=${url}>${humanize(name.replace(/Url$/, ''))}</a>`)}
+        ${brand.supportEmail && html`<a href=${`mailto:${brand.supportEmail}`}>${t('footerSupport')}</a>`}
+        <a href="/docs">${t('footerApi')}</a>
+      </nav>
+    </footer>
+  `
+}
