@@ -33,7 +33,7 @@ async function status({ caller }: Context<'user'>) {
       debtTokens: statement.debtTokens,
       tokens: statement.balance.tokens,
     },
-    payments: { enabled: false, reason: paymentsOffReason() },
+    payments: { enabled: false, reason: paymentsOffReason(config()) },
   }
 }
 

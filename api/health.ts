@@ -4,6 +4,7 @@ import { db } from '../db/client.ts'
 import { isMigrated } from '../db/migrate.ts'
 import { usableProviders } from '../lib/ai/router.ts'
 import { paymentsOffReason } from '../lib/billing/payments.ts'
+import { config } from '../lib/config.ts'
 import { env } from '../lib/env.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
 import { kv } from '../lib/kv.ts'
@@ -35,7 +36,7 @@ async function ready({ caller }: Context<'visitor'>) {
     database,
     kv: store,
     providers: checkProviders(),
-    payments: { status: 'off', details: paymentsOffReason() },
+    payments: { status: 'off', details: paymentsOffReason(config()) },
   }
   const down = database.status === 'down' || checks.providers?.status === 'down'
   const degraded = Object.values(checks).some(({ status }) => status === 'degraded' || status === 'down')

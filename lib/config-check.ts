@@ -37,7 +37,7 @@ export function check(merged: unknown): { issues: Issue[]; settings?: ForkConfig
   const schemaIssues = (result.issues ?? [])
     .filter((issue) => issue.type !== 'strict_object' || issue.expected !== 'never')
     .map(toIssue)
-    .filter((issue) => !unknown.some((other) => isMisspelling(other, issue)))
+    .filter((issue) => !unknown.some((other) => isMissingByMistake(issue, other)))
   const issues = [...unknown, ...schemaIssues]
   if (issues.length > 0 || !result.success) return { issues }
   const { $schema, environments, ...settings } = result.output
@@ -59,14 +59,18 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** The candidate most like `word`, or undefined when none is like it: at most a third of its letters differ, and two always may. */
+/**
+ * The candidate most like `word`: at most a third of its letters differ, and two always may. Else one that it shortens.
+ * Undefined when nothing comes near.
+ */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   const differencesMax = Math.max(2, word.length / 3)
   const [best] = candidates
     .map((candidate) => ({ candidate, differences: levenshtein(word.toLowerCase(), candidate.toLowerCase()) }))
     .filter(({ candidate, differences }) => differences <= differencesMax && differences < candidate.length)
     .sort((one, other) => one.differences - other.differences)
-  return best?.candidate
+  const startsLike = (candidate: string) => word.length > 2 && candidate.toLowerCase().startsWith(word.toLowerCase())
+  return best?.candidate ?? candidates.find(startsLike)
 }
 
 function levenshtein(one: string, other: string): number {
@@ -103,9 +107,10 @@ function unknownBelow(node: SchemaNode, value: unknown, path: Key[]): Issue[] {
   return child ? unknownKeys(child, value, path) : []
 }
 
-function isMisspelling(unknown: Issue, missing: Issue): boolean {
-  const expected = [...unknown.path.slice(0, -1), unknown.suggestion ?? '']
-  return missing.at === 'parent' && expected.join('\n') === missing.path.join('\n')
+/** Whether something is missing only because its key is misspelt, or because its object is a list. */
+function isMissingByMistake({ path, at }: Issue, mistake: Issue): boolean {
+  const explained = mistake.at === 'key' ? [...mistake.path.slice(0, -1), mistake.suggestion ?? ''] : mistake.path
+  return at === 'parent' && explained.every((key, depth) => key === path[depth])
 }
 
 function toIssue(issue: v.BaseIssue<unknown>): Issue {

@@ -3,6 +3,9 @@ import { createRequire } from 'node:module'
 import type { Node, ParseError } from 'jsonc-parser'
 import type { Key } from './config-check.ts'
 
+// Vercel's file tracer follows a `require` that was made by this very line.
+const require = createRequire(import.meta.url)
+
 export interface ConfigProblem {
   /** The file, or the environment variable, that holds the mistake. */
   source: string
@@ -39,7 +42,7 @@ export function dottedPath(path: readonly Key[]): string {
     .replace(/^\./, '')
 }
 
-export interface Position {
+interface Position {
   line: number
   column: number
 }
@@ -49,8 +52,9 @@ export interface Position {
  * gives the innermost value on the way.
  */
 export function positionFinder(text: string): (path: readonly Key[], at: 'key' | 'value') => Position {
-  const root = parser().parseTree(text)
+  let root: Node | undefined
   return (path, at) => {
+    root ??= parser().parseTree(text)
     const [node, depth] = innermostNode(root, path)
     const isKey = at === 'key' && depth === path.length && node?.parent?.type === 'property'
     const place = isKey ? node.parent?.children?.[0] : node
@@ -100,5 +104,5 @@ function positionAt(text: string, offset: number): Position {
 
 /** Loaded only when there is something to report; synchronously, because reading the configuration is. */
 function parser(): typeof import('jsonc-parser') {
-  return createRequire(import.meta.url)('jsonc-parser')
+  return require('jsonc-parser')
 }

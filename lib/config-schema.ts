@@ -216,7 +216,7 @@ const priceCents = count('Price in cents of payments.currency.', 1, 100_000_000)
 const polarProductId = v.optional(v.pipe(v.string(), v.maxLength(100), v.description('Product id at Polar.')), '')
 
 function monthlyTokens(standard: number) {
-  return v.optional(count('Tokens granted each month.', 0, 1_000_000_000), standard)
+  return v.optional(count('Tokens granted each month.', 1, 1_000_000_000), standard)
 }
 
 const Plans = v.strictObject({
@@ -273,7 +273,7 @@ function isExactOrigin(value: string): boolean {
   if (!URL.canParse(value)) return false
   const { origin, protocol, hostname } = new URL(value)
   const isLocal = protocol === 'http:' && ['localhost', '127.0.0.1', '[::1]'].includes(hostname)
-  return origin === value && (protocol === 'https:' || isLocal)
+  return origin === value && !hostname.includes('*') && (protocol === 'https:' || isLocal)
 }
 
 const Features = v.strictObject({

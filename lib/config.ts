@@ -84,7 +84,6 @@ function overlayLayers(file: unknown, stage: Stage, source: string): Layer[] {
 }
 
 function placeIssues(issues: Issue[], layers: Layer[], text: string): ConfigProblem[] {
-  if (issues.length === 0) return []
   const position = positionFinder(text)
   return issues.map(({ path, message, suggestion, at }) => {
     const layer = responsibleLayer(path, layers)

@@ -1,4 +1,6 @@
 // What is on, what is off, and why: one answer for the start banner, the doctor and readiness.
+import { missingSecret } from './auth/secret.ts'
+import { paymentsOffReason } from './billing/payments.ts'
 import { FEATURES_NOT_BUILT, type ForkConfig } from './config.ts'
 import type { PROVIDER_IDS } from './config-schema.ts'
 import type { Env } from './env.ts'
@@ -34,7 +36,7 @@ export function features(env: Env, config: ForkConfig): Feature[] {
     providers.has('sketch')
       ? { name: 'sketch', on: true, reason: 'draws on this machine, needs no key' }
       : { name: 'sketch', on: false, reason: 'no tool lists it' },
-    payments(config),
+    { name: 'payments', on: false, reason: paymentsOffReason(config) },
     env.cronSecret
       ? { name: 'sweep', on: true, reason: 'CRON_SECRET is set' }
       : { name: 'sweep', on: false, reason: 'CRON_SECRET is not set: expired holds wait for their user to come back' },
@@ -46,22 +48,17 @@ function databaseReason({ databaseUrl, dataDir, onVercel }: Env): string {
   return `embedded PGlite in ${dataDir}${onVercel ? ' (demo mode: lost with the instance)' : ''}`
 }
 
-function signIn({ authJwtSecret, databaseUrl, dataDir, onVercel }: Env): Feature {
-  if (authJwtSecret) return { name: 'sign-in', on: true, reason: 'AUTH_JWT_SECRET is set' }
-  if (onVercel && databaseUrl) return { name: 'sign-in', on: false, reason: 'AUTH_JWT_SECRET is not set' }
-  return { name: 'sign-in', on: true, reason: `AUTH_JWT_SECRET is not set: one is made and kept in ${dataDir}` }
+function signIn(env: Env): Feature {
+  const missing = missingSecret(env)
+  if (missing) return { name: 'sign-in', on: false, reason: missing }
+  if (env.authJwtSecret) return { name: 'sign-in', on: true, reason: 'AUTH_JWT_SECRET is set' }
+  return { name: 'sign-in', on: true, reason: `AUTH_JWT_SECRET is not set: one is made and kept in ${env.dataDir}` }
 }
 
 function gemini(env: Env, isListed: boolean): Feature {
   if (!isListed) return { name: 'gemini', on: false, reason: 'no tool lists it' }
   if (!env.gemini.apiKey) return { name: 'gemini', on: false, reason: 'GEMINI_API_KEY is not set' }
   return { name: 'gemini', on: true, reason: 'GEMINI_API_KEY is set' }
-}
-
-function payments({ payments, features }: ForkConfig): Feature {
-  if (payments.provider === 'none') return { name: 'payments', on: false, reason: 'payments.provider is "none"' }
-  if (!features.payments) return { name: 'payments', on: false, reason: 'features.payments is false' }
-  return { name: 'payments', on: false, reason: 'not in this version' }
 }
 
 /** A URL without its user, password and query. */

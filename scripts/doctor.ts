@@ -6,7 +6,7 @@ import { ConfigError, type ConfigProblem, formatProblem } from '../lib/config-er
 import { type Env, EnvError, parseEnv } from '../lib/env.ts'
 import { type Feature, features, notInForce } from '../lib/features.ts'
 
-export interface Findings {
+interface Findings {
   /** Whether everything can start. */
   ok: boolean
   errors: ConfigProblem[]
@@ -49,7 +49,12 @@ export function findings(
 ): Findings {
   const errors: ConfigProblem[] = []
   const env = readEnv(variables, errors)
-  const basis = env ?? { forkConfig: variables.FORK_CONFIG, onVercel: false, stage: 'development', forkOverrides: {} }
+  const basis = env ?? {
+    forkConfig: variables.FORK_CONFIG,
+    onVercel: variables.VERCEL !== undefined,
+    stage: 'development',
+    forkOverrides: {},
+  }
   const config = readConfig({ ...basis, forkConfig: configPath ?? basis.forkConfig }, errors)
   const margins = config ? productMargins(config) : []
   return {

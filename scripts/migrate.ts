@@ -20,7 +20,7 @@ async function migrate(): Promise<void> {
     switch (command) {
       case 'up':
         print('applied', await migrateToLatest(database), 'Every migration is applied already.')
-        if (missingSecret() === null && (await seedAdmin())) console.log('admin made from ADMIN_EMAIL')
+        if (missingSecret(env()) === null && (await seedAdmin())) console.log('admin made from ADMIN_EMAIL')
         break
       case 'down':
         print('undone', await migrateDown(database), 'There is nothing to undo.')

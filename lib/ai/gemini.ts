@@ -138,8 +138,7 @@ async function draw(modelName: string, prompt: string, source: Part, signal: Abo
     }
   } catch (error) {
     if (error instanceof ProviderError) throw error
-    if (signal.aborted)
-      throw new ProviderError('timeout', 'Gemini did not answer in time.', { costMicroUsd, cause: error })
+    if (signal.aborted) throw new ProviderError('timeout', 'Gemini ran out of time.', { costMicroUsd, cause: error })
     if (error instanceof GoogleGenerativeAIFetchError) throw httpFailure(error, costMicroUsd)
     const isUnreadable = error instanceof SyntaxError || v.isValiError(error)
     const message = isUnreadable ? "Gemini's reply could not be read." : 'Gemini could not be reached.'
@@ -207,8 +206,8 @@ function httpFailure(error: GoogleGenerativeAIFetchError, costMicroUsd: number):
     new ProviderError(kind, text, { retryAfterMs, costMicroUsd, cause: error })
 
   const isBadKey = message.includes('API key not valid') || details.some(({ reason }) => reason === 'API_KEY_INVALID')
-  if (status === 401 || status === 403 || (status === 400 && isBadKey))
-    return fail('auth', 'Gemini refused the API key.')
+  const isRefused = status === 401 || status === 403 || (status === 400 && isBadKey)
+  if (isRefused) return fail('auth', 'Gemini refused the API key.')
   if (status === 404) return fail('model_gone', 'Gemini does not have this model any more.')
   if (status === 429) return fail('rate_limited', 'Gemini is at its rate limit.', waitMs(details, message))
   if (status >= 500) return fail('overloaded', `Gemini is overloaded or down (${status}).`)

@@ -22,6 +22,6 @@ export const sketch: Provider = {
     pool ??= new DrawingPool()
     const styles = STYLES_BY_DETAIL.get(request.options.detail) ?? STYLES_OTHERWISE
     const { png } = await pool.draw(request.image.bytes, styles[request.quality], signal)
-    return { bytes: Buffer.from(png.buffer, png.byteOffset, png.byteLength), model: 'sketch-1', costMicroUsd: 0 }
+    return { bytes: png, model: 'sketch-1', costMicroUsd: 0 }
   },
 }

@@ -2,7 +2,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { env } from '../env.ts'
+import { type Env, env } from '../env.ts'
 import { AppError } from '../http/errors.ts'
 
 type Purpose = 'access-token' | 'refresh-token' | 'trial' | 'sign-in-failures'
@@ -10,8 +10,7 @@ type Purpose = 'access-token' | 'refresh-token' | 'trial' | 'sign-in-failures'
 let secret: string | undefined
 
 /** Why local sign-in is off, or null: instances that share a database must share a secret too. */
-export function missingSecret(): string | null {
-  const { authJwtSecret, databaseUrl, onVercel, stage } = env()
+export function missingSecret({ authJwtSecret, databaseUrl, onVercel, stage }: Env): string | null {
   const shared = databaseUrl ? onVercel || stage === 'production' : stage === 'production' && !onVercel
   return shared && !authJwtSecret ? 'AUTH_JWT_SECRET is not set (32 bytes or more).' : null
 }
@@ -24,7 +23,7 @@ export function keyFor(purpose: Purpose): Buffer {
 
 /** Made once and kept beside the embedded database, so that a restart signs nobody out. */
 function secretOfThisMachine(): string {
-  const missing = missingSecret()
+  const missing = missingSecret(env())
   if (missing) throw new AppError('FEATURE_DISABLED', 'Signing in is switched off.', { details: { reason: missing } })
   const file = join(env().dataDir, 'auth-secret')
   mkdirSync(env().dataDir, { recursive: true })

@@ -27,20 +27,25 @@ export function mediaType(request: Request): string {
   return (request.headers.get('content-type') ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? ''
 }
 
-/** Parses a JSON body. */
-export function parseJson(bytes: Buffer, request: Request): unknown {
-  const type = mediaType(request)
-  if (type !== '' && type !== 'application/json' && !type.endsWith('+json')) {
-    throw new AppError('UNSUPPORTED_MEDIA_TYPE', `Send the body as application/json, not ${type}.`)
-  }
+/** Whether a body of this media type is read as JSON; one without a type is. */
+export function isJson(type: string): boolean {
+  return type === '' || type === 'application/json' || type.endsWith('+json')
+}
+
+/** Parses a JSON body, which is an object everywhere in this API. Throws INVALID_JSON or VALIDATION_FAILED. */
+export function parseJson(bytes: Buffer): object {
+  const value = parse(bytes)
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value
+  const message = 'The body must be a JSON object.'
+  throw new AppError('VALIDATION_FAILED', message, { details: { issues: [{ path: '', message }] } })
+}
+
+function parse(bytes: Buffer): unknown {
   try {
     return JSON.parse(bytes.toString('utf8'))
   } catch (cause) {
-    throw new AppError(
-      'INVALID_JSON',
-      bytes.length === 0 ? 'The body is empty; JSON is expected.' : 'The body is not valid JSON.',
-      { cause },
-    )
+    const message = bytes.length === 0 ? 'The body is empty; JSON is expected.' : 'The body is not valid JSON.'
+    throw new AppError('INVALID_JSON', message, { cause })
   }
 }
 

@@ -4,7 +4,7 @@ import type * as v from 'valibot'
 import { type Access, authenticate, type CallerFor } from '../auth/caller.ts'
 import { describeError, log } from '../log.ts'
 import { clientIp, countRequest, type RateLimitPolicy } from '../rate-limit.ts'
-import { mediaType, parseJson, readBytes, validate } from './body.ts'
+import { isJson, mediaType, parseJson, readBytes, validate } from './body.ts'
 import { AppError } from './errors.ts'
 import { Events, streamEvents } from './events.ts'
 import { addCommonHeaders, preflightHeaders } from './headers.ts'
@@ -237,8 +237,10 @@ function decodeParams(groups: Record<string, string>): Record<string, string> {
 async function readBody(declared: Route, request: Request): Promise<{ bytes: Buffer; body: unknown }> {
   if (!declared.body && !declared.read) return { bytes: Buffer.alloc(0), body: undefined }
   const bytes = await readBytes(request, declared.bodyBytesMax ?? JSON_BODY_BYTES_MAX)
-  if (declared.read) return { bytes, body: await declared.read({ bytes, type: mediaType(request), request }) }
-  return { bytes, body: declared.body && validate(declared.body, parseJson(bytes, request)) }
+  const type = mediaType(request)
+  if (declared.read) return { bytes, body: await declared.read({ bytes, type, request }) }
+  if (!isJson(type)) throw new AppError('UNSUPPORTED_MEDIA_TYPE', `Send the body as application/json, not ${type}.`)
+  return { bytes, body: declared.body && validate(declared.body, parseJson(bytes)) }
 }
 
 /** A kept JSON answer in the form this request asks for: a replay over a stream is its last event. */

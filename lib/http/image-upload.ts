@@ -1,4 +1,5 @@
 // The three forms an image arrives in: JSON with base64, multipart, or the raw bytes with options in the query.
+import { isJson, parseJson } from './body.ts'
 import { AppError } from './errors.ts'
 
 export interface ImageUpload {
@@ -24,7 +25,7 @@ export async function readUpload({
 }): Promise<ImageUpload> {
   if (type === 'multipart/form-data') return await readMultipart(bytes, request)
   if (type.startsWith('image/') || type === 'application/octet-stream') return readRaw(bytes, request)
-  if (type === 'application/json' || type === '') return readJson(bytes)
+  if (isJson(type)) return readJson(bytes)
   throw new AppError(
     'UNSUPPORTED_MEDIA_TYPE',
     `Send the image as application/json, multipart/form-data or image/*, not ${type}.`,
@@ -73,10 +74,12 @@ function cutImage(bytes: Buffer): { text: string; rest: Record<string, unknown> 
   const end = start < 0 ? -1 : bytes.indexOf(QUOTE, start + 1)
   const value = end < 0 ? undefined : bytes.subarray(start + 1, end)
   if (value && !value.includes(BACKSLASH)) {
-    const rest = parseObject(Buffer.concat([bytes.subarray(0, start + 1), bytes.subarray(end)]))
+    const rest: Record<string, unknown> = {
+      ...parseJson(Buffer.concat([bytes.subarray(0, start + 1), bytes.subarray(end)])),
+    }
     if (rest.imageData === '') return { text: value.toString('latin1'), rest }
   }
-  const rest = parseObject(bytes)
+  const rest: Record<string, unknown> = { ...parseJson(bytes) }
   if (typeof rest.imageData !== 'string')
     throw missingImage('imageData', 'imageData must be a base64 string or a data: URL.')
   return { text: rest.imageData, rest }
@@ -86,19 +89,6 @@ function cutImage(bytes: Buffer): { text: string; rest: Record<string, unknown> 
 function openingQuote(bytes: Buffer, from: number): number {
   const between = /^\s*:\s*"/.exec(bytes.toString('latin1', from, from + 64))
   return between ? from + between[0].length - 1 : -1
-}
-
-function parseObject(bytes: Buffer): Record<string, unknown> {
-  let value: unknown
-  try {
-    value = JSON.parse(bytes.toString('utf8'))
-  } catch (cause) {
-    throw new AppError('INVALID_JSON', bytes.length === 0 ? 'The body is empty.' : 'The body is not valid JSON.', {
-      cause,
-    })
-  }
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value }
-  throw missingImage('', 'The body must be an object with imageData.')
 }
 
 /** Node skips what is not base64, so a text that decodes to fewer bytes than it spells was not base64. */

@@ -9,6 +9,8 @@ interface Box {
 }
 
 const FULL_BOX_HEADER = 4 // Version and flags.
+const LOCATIONS_BYTES_MAX = 64 * 1024
+/** Four bytes of offset, then a big-endian TIFF header with no entries. */
 const EMPTY_EXIF = Buffer.from('\0\0\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0', 'latin1')
 
 /** AVIF's size; its pixels can be decoded here, so that is how it is cleaned. */
@@ -50,12 +52,15 @@ function withoutMetadata(bytes: Buffer, metaBoxes: Box[]): Buffer {
   const personal = metadataItems(bytes, child(metaBoxes, 'iinf'))
   if (personal.size === 0) return bytes
   const clean = Buffer.from(bytes)
-  const dataStart = metaBoxes.find(({ type }) => type === 'idat')?.start ?? 0
+  /** Offsets count from the file's start, or (construction method 1) from the start of the idat box. */
+  const origins = [0, metaBoxes.find(({ type }) => type === 'idat')?.start]
   let blankedBytes = 0
   for (const extent of extents(bytes, child(metaBoxes, 'iloc'))) {
     const isExif = personal.get(extent.itemId)
     if (isExif === undefined) continue
-    const start = extent.offset + (extent.isInsideMeta ? dataStart : 0)
+    const origin = origins[extent.method]
+    if (origin === undefined) throw unreadable('is an unusual kind of HEIC')
+    const start = origin + extent.offset
     blankedBytes += extent.length
     if (start + extent.length > bytes.length || blankedBytes > bytes.length) throw unreadable('is damaged')
     clean.fill(isExif ? 0 : ' ', start, start + extent.length)
@@ -90,16 +95,18 @@ function* extents(bytes: Buffer, box: Box) {
   const sizes = read(2)
   const [offsetBytes, lengthBytes, baseBytes] = [sizes >> 12, (sizes >> 8) & 15, (sizes >> 4) & 15]
   const indexBytes = version === 0 ? 0 : sizes & 15
-  // An extent without a length is the whole file: no one writes that, and it would make this loop free to run for ever.
-  if (lengthBytes === 0 || version > 2) throw unreadable('is an unusual HEIC or AVIF file')
+  const isRegular = [offsetBytes, lengthBytes, baseBytes, indexBytes].every((size) => [0, 4, 8].includes(size))
+  // An extent without a length would make the loop below free to run for ever; phones need a few kilobytes in all.
+  const isBounded = lengthBytes > 0 && box.end - box.start <= LOCATIONS_BYTES_MAX
+  if (version > 2 || !isRegular || !isBounded) throw unreadable('is an unusual kind of HEIC')
   for (let items = read(version < 2 ? 2 : 4); items > 0; items--) {
     const itemId = read(version < 2 ? 2 : 4)
-    const isInsideMeta = version > 0 && (read(2) & 15) === 1
+    const method = version > 0 ? read(2) & 15 : 0
     read(2)
     const base = read(baseBytes)
     for (let extentsLeft = read(2); extentsLeft > 0; extentsLeft--) {
       read(indexBytes)
-      yield { itemId, isInsideMeta, offset: base + read(offsetBytes), length: read(lengthBytes) }
+      yield { itemId, method, offset: base + read(offsetBytes), length: read(lengthBytes) }
     }
   }
 }
@@ -107,11 +114,11 @@ function* extents(bytes: Buffer, box: Box) {
 function boxes(bytes: Buffer, start: number, end: number): Box[] {
   const found: Box[] = []
   for (let at = start; at + 8 <= end; ) {
-    const read = reader(bytes, { type: '', start: at, end })
-    const shortLength = read(4)
-    read(4)
-    const length = shortLength === 1 ? read(8) : shortLength === 0 ? end - at : shortLength
+    const shortLength = bytes.readUInt32BE(at)
     const headerBytes = shortLength === 1 ? 16 : 8
+    if (at + headerBytes > end) throw unreadable('is cut short')
+    // A length of 0 means "to the end", one of 1 that the real one follows in eight bytes.
+    const length = shortLength === 1 ? Number(bytes.readBigUInt64BE(at + 8)) : shortLength || end - at
     if (length < headerBytes) throw unreadable('is damaged')
     if (at + length > end) throw unreadable('is cut short')
     found.push({ type: bytes.toString('latin1', at + 4, at + 8), start: at + headerBytes, end: at + length })

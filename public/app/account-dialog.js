@@ -7,9 +7,10 @@ import { authorized, signOut } from './session.js'
 import { PasswordField } from './sign-dialog.js'
 import { dateText, humanize, t } from './texts.js'
 
-export function AccountDialog({ user, billing, config, onClose }) {
+export function AccountDialog({ user, billing, config, onSignOut, onClose }) {
   const leave = () => {
     onClose()
+    onSignOut()
     signOut()
   }
   return html`
@@ -85,7 +86,7 @@ function PasswordForm({ lengthMin }) {
     if (state === 'busy') return
     const byField = {}
     if (!values.currentPassword) byField.currentPassword = t('passwordMissing')
-    if (values.newPassword.length < lengthMin) byField.newPassword = t('passwordHint', { count: lengthMin })
+    if (values.newPassword.length < lengthMin) byField.newPassword = t('passwordTooShort', { count: lengthMin })
     setShown({ byField, whole: '' })
     if (Object.keys(byField).length > 0) return focusFirstInvalid(form.current)
     setState('busy')

@@ -1,13 +1,16 @@
 // The column beside the sheet: choices, the one big button with its price, problems, and what to do with a result.
-import { html, useEffect, useRef, useState } from '../vendor/preact-htm.js'
+import { html, useEffect, useRef } from '../vendor/preact-htm.js'
 import { nextPrice } from './account.js'
 import { Icon } from './icons.js'
+import { Problem } from './problem.js'
 import { FileButton } from './stage.js'
 import { providerName } from './studio.js'
 import { humanize, number, t, tokensText } from './texts.js'
 
 /** More values than this are easier to find in a list than side by side. */
 const SEGMENTS_MAX = 4
+/** Longer labels are easier to read one below the other. */
+const SEGMENT_CHARACTERS_MAX = 22
 
 export function Controls({ studio, account, config, onTokens, onSignIn }) {
   const { photo, shown, phase, problem } = studio
@@ -19,7 +22,7 @@ export function Controls({ studio, account, config, onTokens, onSignIn }) {
     else if (photo && phase === 'idle' && !problem) button.current?.focus({ preventScroll: true })
   }, [photo?.id, shown?.id])
 
-  if (!photo) return problem && html`<section class="controls"><${Problem} problem=${problem} /></section>`
+  if (!photo) return null
   return html`
     <section class="controls" aria-labelledby="controls-title">
       <h2 id="controls-title" ref=${heading} tabindex="-1">${shown ? t('resultTitle') : t('chosenTitle')}</h2>
@@ -30,10 +33,15 @@ export function Controls({ studio, account, config, onTokens, onSignIn }) {
         ${!canGenerate && html`<${Problem} problem=${{ tone: 'note', title: '', text: t('generateOff'), note: '' }} />`}
         <${CreateButton} studio=${studio} account=${account} trial=${config.trial} canGenerate=${canGenerate} buttonRef=${button} />
       </form>
-      <div class="controls-foot">
-        <${FileButton} class="quiet" icon="photo" label=${t(shown ? 'newPhoto' : 'changePhoto')} onFile=${studio.choose} />
-        <p class="fine">${account.user ? t('optionsNote') : t('signUpFirst')}</p>
-      </div>
+      ${
+        phase !== 'working' &&
+        html`
+          <div class="controls-foot">
+            <${FileButton} class="quiet" icon="photo" label=${t(shown ? 'newPhoto' : 'changePhoto')} onFile=${studio.choose} />
+            <p class="fine">${account.user ? t('optionsNote') : t('signUpFirst')}</p>
+          </div>
+        `
+      }
     </section>
   `
 }
@@ -92,10 +100,11 @@ function Choice({ name, option, value, disabled, onChange }) {
       </label>
     `
   }
+  const isLong = option.enum.some((entry) => labelOf(entry).length > SEGMENT_CHARACTERS_MAX)
   return html`
     <fieldset class="segments" disabled=${disabled}>
       <legend>${title}${option.description && html`<span class="legend-note">${option.description}</span>`}</legend>
-      <div class="segments-row">
+      <div class=${`segments-row ${isLong ? 'stacked' : ''}`}>
         ${option.enum.map(
           (entry) => html`
             <label class="segment">
@@ -167,44 +176,4 @@ function fileName({ photo, facts, number: count }, brand) {
 async function printSheet() {
   await document.querySelector('.print-sheet')?.decode()
   window.print()
-}
-
-export function Problem({ problem, onTokens, onSignIn, onOver }) {
-  return html`
-    <div class=${`problem ${problem.tone ?? 'bad'}`} role=${problem.tone === 'note' ? 'note' : 'alert'}>
-      <${Icon} name=${problem.tone === 'note' ? 'clock' : 'alert'} />
-      <div>
-        ${problem.title && html`<p class="problem-title">${problem.title}</p>`}
-        ${problem.retryAt ? html`<${Countdown} until=${problem.retryAt} onOver=${onOver} />` : problem.text && html`<p>${problem.text}</p>`}
-        ${problem.note && html`<p class="fine">${problem.note}</p>`}
-        ${problem.action === 'tokens' && onTokens && html`<button type="button" class="soft small" onClick=${onTokens}>${t('getTokens')}</button>`}
-        ${problem.action === 'signIn' && onSignIn && html`<button type="button" class="soft small" onClick=${onSignIn}>${t('signIn')}</button>`}
-      </div>
-    </div>
-  `
-}
-
-/** Seconds until a limited call may be repeated; calls `onOver` once they are gone. */
-export function Countdown({ until, onOver }) {
-  const [seconds, setSeconds] = useState(() => secondsUntil(until))
-  const atFirst = useRef(seconds)
-  useEffect(() => {
-    const ticking = setInterval(() => {
-      const left = secondsUntil(until)
-      setSeconds(left)
-      if (left > 0) return
-      clearInterval(ticking)
-      onOver?.()
-    }, 250)
-    return () => clearInterval(ticking)
-  }, [until])
-  // The running figure is for the eyes: inside an alert a screen reader would read out every second.
-  return html`
-    <p class="countdown" aria-hidden="true">${seconds > 0 ? t('errorRateText', { seconds }) : t('errorRateOver')}</p>
-    <p class="visually-hidden">${t('errorRateText', { seconds: atFirst.current })}</p>
-  `
-}
-
-function secondsUntil(until) {
-  return Math.max(0, Math.ceil((until - Date.now()) / 1000))
 }

@@ -68,7 +68,7 @@ export function explainForm(error, fields) {
     if (fields.includes(field)) byField[field] ??= message
   }
   if (error.code === 'EMAIL_TAKEN') return { byField: { email: t('errorEmailTaken') }, whole: '', taken: true }
-  if (Object.keys(byField).length > 0) return { byField, whole: t('errorFields') }
+  if (Object.keys(byField).length > 0) return { byField, whole: '' }
   if (error.code === 'RATE_LIMITED') return { byField, whole: t('errorRate'), retryAt: retryAtOf(error) }
   if (error.code === 'UNAUTHENTICATED') return { byField, whole: t('errorCredentials') }
   if (error.code === 'FEATURE_DISABLED') return { byField, whole: error.details.reason ?? error.message }

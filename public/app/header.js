@@ -50,7 +50,8 @@ function Balance({ balance, onClick }) {
     (balance.tokens > 0 || !balance.trialGenerations) && tokensText(balance.tokens ?? 0),
   ].filter(Boolean)
   return html`
-    <button type="button" class="balance" aria-label=${t('balance', { balance: parts.join(', ') })} onClick=${onClick}>
+    <button type="button" class="balance" onClick=${onClick}>
+      <span class="visually-hidden">${t('balance')}</span>
       <${Icon} name=${balance.trialGenerations > 0 ? 'gift' : 'coin'} />
       ${parts.map((part) => html`<span>${part}</span>`)}
     </button>

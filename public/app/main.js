@@ -1,12 +1,12 @@
 // The page: loads the fork's configuration, then puts header, studio, dialogs and footer together.
 import { html, render, useEffect, useRef, useState } from '../vendor/preact-htm.js'
-import { finishCheckout, useAccount } from './account.js'
+import { useAccount } from './account.js'
 import { AccountDialog } from './account-dialog.js'
 import { call, jsonOf } from './api.js'
 import { Controls } from './controls.js'
 import { Header } from './header.js'
 import { Icon } from './icons.js'
-import { Footer, Gallery, Hero, Story } from './sections.js'
+import { Footer, Gallery, Hero, Promises, Story } from './sections.js'
 import { SignDialog } from './sign-dialog.js'
 import { Stage } from './stage.js'
 import { useStudio } from './studio.js'
@@ -34,23 +34,11 @@ async function start() {
 function App({ config }) {
   const account = useAccount()
   const [dialog, setDialog] = useState(null)
-  const [paidNote, setPaidNote] = useState('')
   const studio = useStudio({ config, account, askToSignIn: () => setDialog('signUp') })
   useChosenFiles(studio, dialog !== null)
 
-  useEffect(() => {
-    if (!account.user) return
-    finishCheckout().then((note) => {
-      if (!note) return
-      setPaidNote(note)
-      setDialog('tokens')
-      account.refreshBilling()
-    })
-  }, [account.user?.id])
-
   const close = () => {
     setDialog(null)
-    setPaidNote('')
     studio.forgetIntent()
   }
   const view = studio.phase === 'working' ? 'working' : studio.shown ? 'result' : studio.photo ? 'photo' : 'empty'
@@ -71,9 +59,10 @@ function App({ config }) {
           <section class="stage" aria-label=${t('yourPhoto', { name: studio.photo?.name ?? '' })}>
             <${Stage} studio=${studio} />
           </section>
+          ${view === 'empty' && html`<${Promises} trial=${config.trial} />`}
           <${Controls} studio=${studio} account=${account} config=${config} onTokens=${() => setDialog('tokens')} onSignIn=${() => setDialog('signIn')} />
+          <${Gallery} studio=${studio} />
         </div>
-        <${Gallery} studio=${studio} />
         ${view === 'empty' && html`<${Story} config=${config} />`}
       </main>
       <${Footer} brand=${config.brand} />
@@ -83,11 +72,11 @@ function App({ config }) {
     ${
       (dialog === 'signUp' || dialog === 'signIn') &&
       html`
-      <${SignDialog} key=${dialog} mode=${dialog === 'signUp' ? 'up' : 'in'} pending=${studio.isWaitingForSignIn()} config=${config} onClose=${close} />
+      <${SignDialog} key=${dialog} mode=${dialog === 'signUp' ? 'up' : 'in'} pending=${studio.isWaitingForSignIn()} config=${config} onSignedIn=${() => setDialog(null)} onClose=${close} />
     `
     }
-    ${dialog === 'account' && account.user && html`<${AccountDialog} user=${account.user} billing=${account.billing} config=${config} onClose=${close} />`}
-    ${dialog === 'tokens' && account.user && html`<${TokensDialog} billing=${account.billing} config=${config} note=${paidNote} onClose=${close} />`}
+    ${dialog === 'account' && account.user && html`<${AccountDialog} user=${account.user} billing=${account.billing} config=${config} onSignOut=${studio.clear} onClose=${close} />`}
+    ${dialog === 'tokens' && account.user && html`<${TokensDialog} billing=${account.billing} config=${config} onClose=${close} />`}
   `
 }
 
@@ -123,7 +112,7 @@ function useChosenFiles(studio, isPaused) {
 function Unreachable() {
   return html`
     <main class="lone">
-      <${Icon} name="alert" />
+      <span class="lone-icon"><${Icon} name="alert" /></span>
       <h1>${t('offlineTitle')}</h1>
       <p class="soft-text">${t('offlineText')}</p>
       <button type="button" class="primary" onClick=${() => location.reload()}>${t('tryAgain')}</button>

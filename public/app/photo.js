@@ -17,17 +17,17 @@ export class PhotoError extends Error {
 }
 
 /** Makes a JPEG of at most 2048 pixels and 3.5 MB. Throws PhotoError, never sends the original anywhere. */
-export async function preparePhoto(file, { imageBytesMax = BYTES_MAX, imageSideMin = 1 } = {}) {
+export async function preparePhoto(file, { imageBytesMax, imagePixelsMax, imageSideMin }) {
   if (file.size === 0) throw new PhotoError('photoEmpty')
   const bitmap = await decode(file)
   try {
     const { width, height } = bitmap
-    if (Math.min(width, height) < imageSideMin) {
-      throw new PhotoError('photoTooSmall', { width, height, minimum: imageSideMin })
-    }
     const bytesMax = Math.min(BYTES_MAX, imageBytesMax)
-    let scale = Math.min(1, SIDE_MAX / Math.max(width, height))
+    let scale = Math.min(1, SIDE_MAX / Math.max(width, height), Math.sqrt(imagePixelsMax / (width * height)))
     for (;;) {
+      if (Math.min(width, height) * scale < imageSideMin) {
+        throw new PhotoError('photoTooSmall', { width, height, minimum: imageSideMin })
+      }
       const drawn = await draw(bitmap, scale)
       if (drawn.blob.size <= bytesMax) {
         const name = file.name?.replace(/\.[^.]+$/, '') || 'photo'

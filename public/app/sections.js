@@ -4,23 +4,23 @@ import { Icon } from './icons.js'
 import { humanize, money, number, t, tokensText } from './texts.js'
 
 export function Hero({ config, compact }) {
-  const { brand, trial, tools } = config
-  const count = number(trial?.generations ?? 0)
+  const { brand, tools } = config
   return html`
     <section class="hero">
       <h1>${brand.tagline || tools[0].title || humanize(tools[0].name)}</h1>
-      ${
-        !compact &&
-        html`
-        <p class="hero-intro">${brand.description ?? tools[0].description}</p>
-        <ul class="promises">
-          ${trial?.generations > 0 && html`<li><${Icon} name="gift" />${t('promiseTrial', { count })}</li>`}
-          <li><${Icon} name="shield" />${t('promisePrivacy')}</li>
-          <li><${Icon} name="print" />${t('promisePrint')}</li>
-        </ul>
-      `
-      }
+      ${!compact && html`<p class="hero-intro">${brand.description ?? tools[0].description}</p>`}
     </section>
+  `
+}
+
+export function Promises({ trial }) {
+  const count = number(trial?.generations ?? 0)
+  return html`
+    <ul class="promises">
+      ${trial?.generations > 0 && html`<li><${Icon} name="gift" />${t('promiseTrial', { count })}</li>`}
+      <li><${Icon} name="shield" />${t('promisePrivacy')}</li>
+      <li><${Icon} name="print" />${t('promisePrint')}</li>
+    </ul>
   `
 }
 

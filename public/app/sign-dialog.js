@@ -1,15 +1,15 @@
 // Sign up and sign in, in one dialog, with every refusal shown where it belongs.
 import { html, useRef, useState } from '../vendor/preact-htm.js'
-import { Countdown } from './controls.js'
 import { Dialog, Field, focusFirstInvalid } from './dialog.js'
 import { explainForm } from './explain.js'
+import { Countdown } from './problem.js'
 import { signIn, signUp } from './session.js'
 import { number, t } from './texts.js'
 
 const EMAIL = /^[^\s@]+@[^\s@]+\.[^\s@]+$/
 
 /** `pending` says that a generation waits for this and goes on afterwards. */
-export function SignDialog({ mode: firstMode, pending, config, onClose }) {
+export function SignDialog({ mode: firstMode, pending, config, onSignedIn, onClose }) {
   const [mode, setMode] = useState(firstMode)
   const [values, setValues] = useState({ name: '', email: '', password: '' })
   const [shown, setShown] = useState({ byField: {}, whole: '' })
@@ -37,7 +37,7 @@ export function SignDialog({ mode: firstMode, pending, config, onClose }) {
     setBusy(true)
     try {
       await (isNew ? signUp(values) : signIn(values))
-      onClose()
+      onSignedIn()
     } catch (error) {
       setBusy(false)
       setShown(explainForm(error, ['name', 'email', 'password']))
@@ -107,7 +107,7 @@ function check({ name, email, password }, { isNew, lengthMin }) {
   if (!email.trim()) wrong.email = t('emailMissing')
   else if (!EMAIL.test(email.trim())) wrong.email = t('emailInvalid')
   if (!password) wrong.password = t('passwordMissing')
-  else if (isNew && password.length < lengthMin) wrong.password = t('passwordHint', { count: lengthMin })
+  else if (isNew && password.length < lengthMin) wrong.password = t('passwordTooShort', { count: lengthMin })
   return wrong
 }
 

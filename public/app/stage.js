@@ -2,6 +2,7 @@
 import { html, useEffect, useRef, useState } from '../vendor/preact-htm.js'
 import { Compare } from './compare.js'
 import { Icon } from './icons.js'
+import { Problem } from './problem.js'
 import { t } from './texts.js'
 
 const isTouch = matchMedia('(pointer: coarse)').matches
@@ -42,12 +43,13 @@ function Invitation({ studio }) {
   return html`
     <div class="invitation">
       <div class="invitation-art" aria-hidden="true"><${Icon} name="photo" /></div>
-      <p class="invitation-title">${busy ? t('preparing') : t(isTouch ? 'dropTitleTouch' : 'dropTitle')}</p>
-      <p class="soft-text">${t(isTouch ? 'dropTextTouch' : 'dropText')}</p>
+      <p class="invitation-title">${busy ? t('preparing') : t('uploadPrompt')}</p>
+      <p class="soft-text">${t(isTouch ? 'uploadTextTouch' : 'uploadText')}</p>
       <div class="invitation-actions">
-        <${FileButton} class="primary" icon="photo" label=${t('uploadPrompt')} onFile=${studio.choose} />
+        <${FileButton} class="primary" icon="photo" label=${t('choosePhoto')} onFile=${studio.choose} />
         ${isTouch && html`<${FileButton} class="soft" icon="camera" capture="environment" label=${t('takePhoto')} onFile=${studio.choose} />`}
       </div>
+      ${studio.problem && html`<${Problem} problem=${studio.problem} />`}
       <button type="button" class="sample" onClick=${() => chooseSample(studio)}>
         <img src="/sample.jpg" alt="" width="64" height="48" />
         <span><span class="soft-text">${t('samplePhotoHint')}</span><span class="sample-label">${t('samplePhoto')}</span></span>

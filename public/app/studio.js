@@ -131,8 +131,11 @@ export function useStudio({ config, account, askToSignIn }) {
       setProblem(null)
       setShownId(id)
     },
-    startOver: () => {
+    /** Leaves nothing for the next person at this screen. */
+    clear: () => {
+      running.current?.abort()
       setPhoto(null)
+      setResults([])
       setShownId(null)
       setProblem(null)
     },

@@ -3,6 +3,8 @@
 /** Darker and lighter than any ground that text in a brand colour stands on in style.css, tinted buttons included. */
 const GROUND = { light: [232, 228, 224], dark: [74, 70, 67] }
 const TEXT_CONTRAST = 4.6
+/** How far a pressed or pointed-at colour moves away from its text, so that the text only gets clearer. */
+const DEEPER = 0.16
 const PAPER = [255, 255, 255]
 const INK = [31, 26, 23]
 const BLACK = [0, 0, 0]
@@ -14,7 +16,9 @@ export function applyTheme(brand) {
     const color = rgbOf(brand.colors?.[role])
     if (!color) continue
     root.setProperty(`--${role}`, css(color))
-    root.setProperty(`--on-${role}`, css(readableOn(color)))
+    const text = readableOn(color)
+    root.setProperty(`--on-${role}`, css(text))
+    root.setProperty(`--${role}-deep`, css(mix(color, text === PAPER ? BLACK : PAPER, DEEPER)))
     root.setProperty(`--${role}-ink-light`, css(inkOn(GROUND.light, color)))
     root.setProperty(`--${role}-ink-dark`, css(inkOn(GROUND.dark, color)))
   }
@@ -53,10 +57,14 @@ function readableOn(ground) {
 function inkOn(ground, color) {
   const goal = luminance(ground) > 0.3 ? INK : PAPER
   for (let share = 0; share < 1; share += 0.05) {
-    const mixed = color.map((channel, index) => channel + (goal[index] - channel) * share)
+    const mixed = mix(color, goal, share)
     if (contrast(mixed, ground) >= TEXT_CONTRAST) return mixed
   }
   return goal
+}
+
+function mix(color, goal, share) {
+  return color.map((channel, index) => channel + (goal[index] - channel) * share)
 }
 
 /** WCAG 2 contrast ratio. */

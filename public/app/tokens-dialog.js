@@ -6,11 +6,10 @@ import { explainForm } from './explain.js'
 import { authorized } from './session.js'
 import { money, number, t, tokensText } from './texts.js'
 
-export function TokensDialog({ billing, config, note, onClose }) {
+export function TokensDialog({ billing, config, onClose }) {
   const balance = billing?.balance ?? {}
   return html`
     <${Dialog} title=${t('balanceTitle')} class="narrow" onClose=${onClose}>
-      ${note && html`<p class="notice" role="status">${note}</p>`}
       <dl class="figures">
         <div><dt>${t('balanceTrial')}</dt><dd>${number(balance.trialGenerations ?? 0)}</dd></div>
         <div><dt>${t('balanceTokens')}</dt><dd>${number(balance.tokens ?? 0)}</dd></div>

@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util'
 import * as v from 'valibot'
 import { type Answer, answerTo, Behaviour, googleError, JSON_TYPE, refuseKey } from './gemini-replies.ts'
 
-export interface RecordedRequest {
+interface RecordedRequest {
   model: string
   apiKey: string
   prompt: string

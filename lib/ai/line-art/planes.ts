@@ -7,7 +7,7 @@
 export interface Photo {
   width: number
   height: number
-  rgb: Uint8Array
+  rgb: Uint8Array<ArrayBuffer>
 }
 
 /** One number a pixel. */

@@ -1,144 +1,134 @@
-// Draws on worker threads, so that a second of arithmetic never holds up the event loop that serves everyone else.
+// Takes the arithmetic of drawings off the event loop: a few worker threads, and a queue in front of them.
+//
+// Decoding and encoding stay on the main thread, where they are asynchronous already. So the workers load no native
+// code, start fast, and can be stopped at any moment.
 import { availableParallelism } from 'node:os'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { type Drawing, drawLineArt } from '../line-art.ts'
-import { ProviderError, type ProviderErrorKind } from '../provider.ts'
+import { ProviderError } from '../provider.ts'
+import type { Photo } from './planes.ts'
 import type { StyleName } from './styles.ts'
+import { traceLines } from './trace.ts'
 
 interface Task {
-  bytes: Uint8Array<ArrayBuffer>
-  style: StyleName
+  photo: Photo
+  styleName: StyleName
 }
 
-/** Errors lose their class on the way between threads, so the kind travels beside the message. */
-type Answer = { drawing: Drawing } | { failure: { kind: ProviderErrorKind; message: string; cause: unknown } }
-
-interface Job {
-  bytes: Uint8Array
-  style: StyleName
-  resolve(drawing: Drawing): void
-  reject(error: ProviderError): void
-}
+type Strokes = Uint8Array<ArrayBuffer>
 
 /** Tells this module that the thread it was loaded on is one of its own: a test runner's threads load it too. */
-const WORKER_ROLE = 'line-art-pool'
+const WORKER_ROLE = 'line-art-worker'
 
-/** Worker threads started when needed, with a queue before them. An idle pool does not keep the process alive. */
+/** Draws as many pictures at a time as there are cores; further ones wait in turn. Idle, it lets the process end. */
 export class DrawingPool {
-  readonly #workersMax: number
-  readonly #queueMax: number
+  readonly #drawingsMax: number
+  readonly #waitingMax: number
   readonly #script: URL
-  readonly #idle: Worker[] = []
-  readonly #running = new Map<Worker, Job>()
-  readonly #queue: Job[] = []
-  /** Includes those that are still stopping: their last native call may be using a core. */
-  #workers = 0
+  readonly #idle = new Set<Worker>()
+  readonly #waiting: (() => void)[] = []
+  #drawings = 0
 
-  /** `script` is the module the workers run; this one, unless a test brings its own. */
-  constructor({ workersMax = availableParallelism(), queueMax = 64, script = new URL(import.meta.url) } = {}) {
-    this.#workersMax = workersMax
-    this.#queueMax = queueMax
+  /** `script` is the module the workers run: this one, unless a test brings its own. */
+  constructor({ drawingsMax = availableParallelism(), waitingMax = 64, script = new URL(import.meta.url) } = {}) {
+    this.#drawingsMax = drawingsMax
+    this.#waitingMax = waitingMax
     this.#script = script
   }
 
   /**
-   * Fails only with ProviderError: 'timeout' as soon as `signal` aborts, 'overloaded' when the queue is full, 'network'
-   * when the thread died, 'bad_request' for bytes that cannot be drawn. `bytes` must not change meanwhile.
+   * Fails with ProviderError: 'timeout' as soon as `signal` aborts, 'overloaded' when too many are waiting, 'network' when
+   * the thread died, 'bad_request' for bytes that cannot be drawn. `bytes` must not change meanwhile.
    */
-  async draw(bytes: Uint8Array, style: StyleName, signal: AbortSignal): Promise<Drawing> {
-    // On glibc the native library has to be loaded here before the first worker loads it, or it is unloaded under the
-    // feet of its own threads when that worker ends: https://sharp.pixelplumbing.com/install#worker-threads
-    await import('sharp')
-    if (signal.aborted) throw stopped(signal)
-    if (this.#queue.length >= this.#queueMax) {
-      throw new ProviderError('overloaded', 'Too many pictures are waiting to be drawn.')
-    }
-    const { promise, resolve, reject } = Promise.withResolvers<Drawing>()
-    const job: Job = { bytes, style, resolve, reject }
-    const abort = () => this.#cancel(job, stopped(signal))
-    signal.addEventListener('abort', abort, { once: true })
-    this.#queue.push(job)
-    this.#dispatch()
-    return await promise.finally(() => signal.removeEventListener('abort', abort))
+  async draw(bytes: Uint8Array, styleName: StyleName, signal: AbortSignal): Promise<Drawing> {
+    await this.#enter(signal)
+    const drawing = drawLineArt(bytes, styleName, (photo) => this.#trace({ photo, styleName }, signal))
+    // An aborted drawing keeps its place until the native call it is in, which nothing can stop, has returned.
+    return await untilAborted(
+      drawing.finally(() => this.#leave()),
+      signal,
+    )
   }
 
-  #dispatch(): void {
-    while (this.#queue.length > 0) {
-      const worker = this.#idle.pop() ?? (this.#workers < this.#workersMax ? this.#start() : undefined)
-      const job = worker && this.#queue.shift()
-      if (!job) return
-      // The caller keeps its bytes (another provider may need them), so one exact copy is made and handed over.
-      const task: Task = { bytes: new Uint8Array(job.bytes), style: job.style }
-      this.#running.set(worker, job)
+  async #enter(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) throw timedOut(signal)
+    if (this.#drawings < this.#drawingsMax) {
+      this.#drawings++
+      return
+    }
+    if (this.#waiting.length >= this.#waitingMax) {
+      throw new ProviderError('overloaded', 'Too many pictures are waiting to be drawn.')
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    const enter = () => {
+      signal.removeEventListener('abort', giveUp)
+      resolve()
+    }
+    const giveUp = () => {
+      this.#waiting.splice(this.#waiting.indexOf(enter), 1)
+      reject(timedOut(signal))
+    }
+    signal.addEventListener('abort', giveUp, { once: true })
+    this.#waiting.push(enter)
+    await promise
+  }
+
+  #leave(): void {
+    const enter = this.#waiting.shift()
+    if (enter) enter()
+    else this.#drawings--
+  }
+
+  async #trace(task: Task, signal: AbortSignal): Promise<Strokes> {
+    if (signal.aborted) throw timedOut(signal)
+    const [worker = this.#start()] = this.#idle
+    this.#idle.delete(worker)
+    const { promise, resolve, reject } = Promise.withResolvers<Strokes>()
+    const exited = (exitCode: number) => reject(new Error(`The worker ended with exit code ${exitCode}.`))
+    const stop = () => void worker.terminate()
+    worker.once('message', resolve).once('error', reject).once('exit', exited)
+    signal.addEventListener('abort', stop, { once: true })
+    try {
       worker.ref()
-      worker.postMessage(task, [task.bytes.buffer])
+      worker.postMessage(task, [task.photo.rgb.buffer])
+      const strokes = await promise
+      signal.throwIfAborted()
+      this.#idle.add(worker)
+      return strokes
+    } catch (cause) {
+      if (signal.aborted) throw timedOut(signal)
+      throw new ProviderError('network', 'The drawing thread stopped unexpectedly.', { cause })
+    } finally {
+      signal.removeEventListener('abort', stop)
+      worker.off('message', resolve).off('error', reject).off('exit', exited)
+      worker.unref()
     }
   }
 
   #start(): Worker {
     // The flags of this process (a loader, --input-type) are not the worker's business.
     const worker = new Worker(this.#script, { workerData: WORKER_ROLE, execArgv: [] })
-    this.#workers++
-    worker.on('message', (answer: Answer) => {
-      const job = this.#release(worker)
-      worker.unref()
-      this.#idle.push(worker)
-      if ('drawing' in answer) job?.resolve(answer.drawing)
-      else job?.reject(new ProviderError(answer.failure.kind, answer.failure.message, { cause: answer.failure.cause }))
-      this.#dispatch()
-    })
-    worker.on('error', (cause) => this.#release(worker)?.reject(crashed(cause)))
-    worker.on('exit', (exitCode) => {
-      this.#workers--
-      this.#release(worker)?.reject(crashed(new Error(`The worker ended with exit code ${exitCode}.`)))
-      const idleAt = this.#idle.indexOf(worker)
-      if (idleAt >= 0) this.#idle.splice(idleAt, 1)
-      this.#dispatch()
-    })
+    worker.once('exit', () => this.#idle.delete(worker))
     return worker
-  }
-
-  #release(worker: Worker): Job | undefined {
-    const job = this.#running.get(worker)
-    this.#running.delete(worker)
-    return job
-  }
-
-  #cancel(job: Job, error: ProviderError): void {
-    const waitingAt = this.#queue.indexOf(job)
-    if (waitingAt >= 0) this.#queue.splice(waitingAt, 1)
-    for (const [worker, current] of this.#running) {
-      if (current !== job) continue
-      this.#release(worker)
-      worker.unref()
-      void worker.terminate()
-    }
-    job.reject(error)
   }
 }
 
-function stopped(signal: AbortSignal): ProviderError {
+/** The outcome of `work`, or ProviderError 'timeout' at once when `signal` aborts first. */
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>()
+  const abort = () => reject(timedOut(signal))
+  if (signal.aborted) abort()
+  signal.addEventListener('abort', abort, { once: true })
+  return await Promise.race([work, aborted]).finally(() => signal.removeEventListener('abort', abort))
+}
+
+function timedOut(signal: AbortSignal): ProviderError {
   return new ProviderError('timeout', 'The drawing was not finished in time.', { cause: signal.reason })
 }
 
-function crashed(cause: unknown): ProviderError {
-  return new ProviderError('network', 'The drawing thread stopped unexpectedly.', { cause })
-}
-
 if (!isMainThread && workerData === WORKER_ROLE) {
-  parentPort?.on('message', async (task: Task) => {
-    const answer = await answerTo(task)
-    parentPort?.postMessage(answer, 'drawing' in answer ? [answer.drawing.png.buffer] : [])
+  parentPort?.on('message', ({ photo, styleName }: Task) => {
+    const strokes = traceLines(photo, styleName)
+    parentPort?.postMessage(strokes, [strokes.buffer])
   })
-}
-
-async function answerTo({ bytes, style }: Task): Promise<Answer> {
-  try {
-    return { drawing: await drawLineArt(bytes, style) }
-  } catch (error) {
-    if (error instanceof ProviderError) {
-      return { failure: { kind: error.kind, message: error.message, cause: error.cause } }
-    }
-    return { failure: { kind: 'network', message: 'The drawing failed.', cause: error } }
-  }
 }

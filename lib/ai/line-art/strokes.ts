@@ -8,7 +8,7 @@ const STRONG_PIXELS_MIN = 3
 const HISTOGRAM_BINS = 4096
 
 /** One byte a pixel: 255 on a line, 0 elsewhere. */
-export function traceStrokes(lines: Plane, style: LineStyle): Uint8Array {
+export function traceStrokes(lines: Plane, style: LineStyle): Uint8Array<ArrayBuffer> {
   const { width, height, values } = lines
   const strong = Math.max(STRENGTH_MIN, strengthOfTop(values, style.strongShare))
   const weak = Math.max(STRENGTH_MIN / 2, strong * style.weakRatio)

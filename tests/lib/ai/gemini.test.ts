@@ -178,16 +178,19 @@ describe('a failure is named', () => {
     { behaviour: { kind: 'raw', body: 'null' }, kind: 'network' },
     { behaviour: { kind: 'raw', body: '{"candidates":"none"}' }, kind: 'network' },
   ]
-  test.each(failures)('$behaviour is $kind', async ({ behaviour, kind, retryAfterMs, costMicroUsd = 0 }) => {
-    stub.behave(behaviour)
-    const error = await failure()
-    expect({ kind: error.kind, retryAfterMs: error.retryAfterMs, costMicroUsd: error.costMicroUsd }).toEqual({
-      kind,
-      retryAfterMs,
-      costMicroUsd,
-    })
-    expect(stub.requests).toHaveLength(1)
-  })
+  test.each(failures.map((row) => ({ ...row, named: JSON.stringify(row.behaviour) })))(
+    '$kind: $named',
+    async ({ behaviour, kind, retryAfterMs, costMicroUsd = 0 }) => {
+      stub.behave(behaviour)
+      const error = await failure()
+      expect({ kind: error.kind, retryAfterMs: error.retryAfterMs, costMicroUsd: error.costMicroUsd }).toEqual({
+        kind,
+        retryAfterMs,
+        costMicroUsd,
+      })
+      expect(stub.requests).toHaveLength(1)
+    },
+  )
 
   test('network when no one listens', async () => {
     const closed = await startGeminiStub()
@@ -230,9 +233,9 @@ describe('time running out', () => {
       await run()
       await run()
       console.log(JSON.stringify(process.getActiveResourcesInfo()))`
-    const child = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], {
-      timeout: 10_000,
-    })
+    const environment = { ...process.env, GEMINI_API_KEY: 'test-key', GEMINI_BASE_URL: stub.url }
+    const options = { timeout: 10_000, env: environment }
+    const child = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], options)
     expect(JSON.parse(child.stdout)).not.toContain('Timeout')
     expect(stub.requests).toHaveLength(2)
   })
@@ -283,3 +286,39 @@ async function freshAdapter(baseUrl: string, apiKey = 'test-key') {
   vi.resetModules()
   return await import('../../../lib/ai/gemini.ts')
 }
+
+describe('the stand-in', () => {
+  const post = (path: string, body: unknown, headers = {}) =>
+    fetch(`${stub.url}${path}`, { method: 'POST', body: JSON.stringify(body), headers })
+
+  test('is steered and read over HTTP by other processes', async () => {
+    expect((await post('/__behave', [{ kind: 'status', status: 503 }])).status).toBe(200)
+    expect((await failure()).kind).toBe('overloaded')
+    await run()
+    const sent = await (await fetch(`${stub.url}/__requests`)).json()
+    expect(sent).toMatchObject([
+      { prompt: request.prompt },
+      { images: [{ mimeType: 'image/png', byteLength: source.length }] },
+    ])
+    await fetch(`${stub.url}/__requests`, { method: 'DELETE' })
+    expect(stub.requests).toHaveLength(0)
+    expect((await post('/__behave', { kind: 'dance' })).status).toBe(400)
+  })
+
+  const path = '/v1beta/models/gemini-2.5-flash-image:generateContent'
+  const contents = (mimeType: string, data: string) => ({ contents: [{ parts: [{ inlineData: { mimeType, data } }] }] })
+  const refused = [
+    { why: 'no key', headers: {}, body: contents('image/png', 'AAAA'), status: 403 },
+    { why: 'no contents', body: {}, status: 400 },
+    { why: 'an unknown field', body: { ...contents('image/png', 'AAAA'), model: 'x' }, status: 400 },
+    { why: 'a type Gemini does not read', body: contents('image/gif', 'AAAA'), status: 400 },
+    { why: 'broken base64', body: contents('image/png', '?'), status: 400 },
+  ]
+  test.each(refused)('refuses $why as Google does', async ({ headers = { 'x-goog-api-key': 'k' }, body, status }) => {
+    expect((await post(path, body, headers)).status).toBe(status)
+  })
+
+  test('knows no path with a double slash', async () => {
+    expect((await post(`/${path}`, contents('image/png', 'AAAA'), { 'x-goog-api-key': 'k' })).status).toBe(404)
+  })
+})

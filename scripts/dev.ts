@@ -1,0 +1,38 @@
+// npm start: the whole product on one local port, from source, with no build and no account anywhere.
+import { closeDatabase, db } from '../db/client.ts'
+import { migrationStatus } from '../db/migrate.ts'
+import { seedAdmin } from '../lib/auth/accounts.ts'
+import { config } from '../lib/config.ts'
+import { ConfigError } from '../lib/config-errors.ts'
+import { EnvError, env } from '../lib/env.ts'
+import { features } from '../lib/features.ts'
+import { listen, SetupError } from './gateway.ts'
+import { loadApp } from './router.ts'
+
+try {
+  await start()
+} catch (error) {
+  const isSetup = error instanceof ConfigError || error instanceof EnvError || error instanceof SetupError
+  console.error(isSetup ? error.message : error)
+  process.exit(1)
+}
+
+async function start(): Promise<void> {
+  const { brand } = config()
+  const pending = await prepareDatabase()
+  const { fetch } = await loadApp()
+  const url = await listen({ port: env().port, fetch, close: closeDatabase })
+  console.log(`\n${brand.name} is at ${url}\n`)
+  for (const { name, on, reason } of features(env(), config())) {
+    console.log(`  ${on ? 'on ' : 'off'}  ${name.padEnd(10)} ${reason}`)
+  }
+  if (pending.length > 0) console.log(`\nMigrations are pending: ${pending.join(', ')}. Run npm run migrate -- up`)
+  console.log('')
+}
+
+/** Readies the embedded database, which migrates as it opens; of any other, returns the migrations that it lacks. */
+async function prepareDatabase(): Promise<string[]> {
+  const migrations = await migrationStatus(db())
+  if (!env().databaseUrl) await seedAdmin()
+  return migrations.filter(({ appliedAt }) => appliedAt === undefined).map(({ name }) => name)
+}

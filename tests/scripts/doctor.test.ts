@@ -1,0 +1,274 @@
+import { execFile } from 'node:child_process'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { findings } from '../../scripts/doctor.ts'
+
+const SCRIPTS = new URL('../../scripts/', import.meta.url).pathname
+const SHUTDOWN = /"gemini-2\.5-flash-image" is past its announced shutdown \(2026-10-02\)/
+
+/** A database on Vercel with everything connected. */
+const DEPLOYED = {
+  VERCEL: '1',
+  VERCEL_ENV: 'production',
+  POSTGRES_URL: 'postgres://app:db-password@db.example.com:5433/app?sslmode=require',
+  KV_REST_API_URL: 'https://kv.example.com',
+  KV_REST_API_TOKEN: 'kv-token-value',
+  GEMINI_API_KEY: 'gemini-key-value',
+  AUTH_JWT_SECRET: 'jwt-secret-value-of-at-least-32-bytes',
+  ADMIN_EMAIL: 'admin@example.com',
+  ADMIN_PASSWORD: 'admin-password-value',
+  CRON_SECRET: 'cron-secret-value',
+}
+
+let folder: string
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'doctor-'))
+})
+
+afterAll(async () => {
+  await rm(folder, { recursive: true })
+})
+
+/** A copy of the shipped configuration with one text replaced. */
+async function configWith(found: string, replacement: string): Promise<string> {
+  const shipped = await readFile('fork.config.json', 'utf8')
+  expect(shipped).toContain(found)
+  const path = join(folder, `${expect.getState().currentTestName?.replace(/\W+/g, '-')}.json`)
+  await writeFile(path, shipped.replace(found, replacement))
+  return path
+}
+
+function feature(variables: Record<string, string>, name: string) {
+  return findings(variables).features.find((one) => one.name === name)
+}
+
+interface Run {
+  code: number | string | null | undefined
+  stdout: string
+  stderr: string
+}
+
+function run(script: string, flags: string[], variables: Record<string, string> = {}): Promise<Run> {
+  const { PATH = '' } = process.env
+  return new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      [join(SCRIPTS, script), ...flags],
+      { env: { PATH, ...variables } },
+      (error, stdout, stderr) => {
+        resolve({ code: error ? error.code : 0, stdout, stderr })
+      },
+    )
+  })
+}
+
+describe('npm run doctor', () => {
+  test('finds nothing wrong with a fresh clone, and exits 0', async () => {
+    const { code, stdout } = await run('doctor.ts', [])
+    expect(stdout).toContain('on   database   embedded PGlite in .data')
+    expect(stdout).toContain('off  gemini     GEMINI_API_KEY is not set')
+    expect(stdout).toMatch(/not in force in this version\n {2}ai\.budgets {2}/)
+    expect(stdout).toContain('The configuration and the environment are fine.')
+    expect(code).toBe(0)
+  })
+
+  test('lists mistakes of file and environment together, and exits 1', async () => {
+    const path = await configWith('"trial"', '"trail"')
+    const { code, stdout } = await run('doctor.ts', [], {
+      FORK_CONFIG: path,
+      KV_REST_API_URL: 'https://kv.example.com',
+    })
+    expect(stdout).toContain('environment  KV_REST_API_URL is set but KV_REST_API_TOKEN is not.')
+    expect(stdout).toMatch(/doctor-.*\.json:\d+:3 {2}trail {2}unknown key, did you mean "trial"\?/)
+    expect(stdout).toContain('2 to put right.')
+    expect(code).toBe(1)
+  })
+
+  test('--json prints the same as one object', async () => {
+    const good = await run('doctor.ts', ['--json'])
+    expect(JSON.parse(good.stdout)).toEqual(JSON.parse(JSON.stringify(findings({}))))
+    expect(good.code).toBe(0)
+    const bad = await run('doctor.ts', ['--json'], { FORK__LIMTS: '{}' })
+    expect(JSON.parse(bad.stdout)).toMatchObject({
+      ok: false,
+      errors: [{ source: 'FORK__LIMTS', message: 'no such setting', suggestion: 'FORK__LIMITS' }],
+    })
+    expect(bad.code).toBe(1)
+  })
+
+  test('refuses flags that it does not know', async () => {
+    const { code, stdout, stderr } = await run('doctor.ts', ['--jsno'])
+    expect(stderr).toContain('Unknown: --jsno\nUsage: npm run doctor')
+    expect(stdout).toBe('')
+    expect(code).toBe(2)
+  })
+})
+
+describe('npm run schema -- --check', () => {
+  test('exits 0 while fork.schema.json is current', async () => {
+    expect(await run('schema.ts', ['--check'])).toEqual({ code: 0, stdout: '', stderr: '' })
+  })
+
+  test('refuses flags that it does not know', async () => {
+    expect(await run('schema.ts', ['--chek'])).toMatchObject({ code: 2, stderr: expect.stringContaining('Usage') })
+  })
+})
+
+describe('features', () => {
+  test('all but payments are on where everything is connected', () => {
+    const states = findings(DEPLOYED).features.map(({ name, on }) => [name, on])
+    expect(Object.fromEntries(states)).toEqual({
+      database: true,
+      kv: true,
+      'sign-in': true,
+      admin: true,
+      generate: true,
+      gemini: true,
+      sketch: true,
+      payments: false,
+      sweep: true,
+    })
+  })
+
+  test('name hosts, and never a secret', () => {
+    expect(feature(DEPLOYED, 'database')?.reason).toBe('PostgreSQL at db.example.com:5433')
+    expect(feature(DEPLOYED, 'kv')?.reason).toBe('Vercel KV at kv.example.com')
+    expect(JSON.stringify(findings(DEPLOYED))).not.toMatch(/password|-value|sslmode/)
+  })
+
+  test('sign-in needs its secret as soon as instances share a database', () => {
+    const { AUTH_JWT_SECRET, ...without } = DEPLOYED
+    expect(feature(without, 'sign-in')).toEqual({
+      name: 'sign-in',
+      on: false,
+      reason: 'AUTH_JWT_SECRET is not set (32 bytes or more).',
+    })
+    expect(feature({}, 'sign-in')?.on).toBe(true)
+    expect(feature({ POSTGRES_URL: DEPLOYED.POSTGRES_URL }, 'sign-in')?.on).toBe(true)
+    expect(feature({ VERCEL: '1' }, 'sign-in')).toMatchObject({
+      on: true,
+      reason: expect.stringContaining('/tmp/data'),
+    })
+  })
+
+  test('are off when the configuration says so', () => {
+    const variables = { FORK__FEATURES__GENERATE: 'false', FORK__TOOLS__0__PROVIDERS: '["openai"]' }
+    expect(feature(variables, 'generate')).toMatchObject({ on: false, reason: 'features.generate is false' })
+    expect(feature(variables, 'gemini')).toMatchObject({ on: false, reason: 'no tool lists it' })
+    expect(feature(variables, 'sketch')).toMatchObject({ on: false, reason: 'no tool lists it' })
+    expect(feature({ FORK__PAYMENTS__PROVIDER: 'polar' }, 'payments')).toMatchObject({
+      reason: expect.stringContaining('no payment adapter yet'),
+    })
+  })
+})
+
+describe('warnings', () => {
+  const warnings = (variables: Record<string, string>, now?: Date) => findings(variables, undefined, now).warnings
+
+  test('say that a deployment without database or KV is a demo', () => {
+    expect(warnings({ VERCEL: '1' })).toEqual(
+      expect.arrayContaining([
+        expect.stringContaining('No database is connected'),
+        expect.stringContaining('No KV is connected'),
+      ]),
+    )
+    expect(warnings(DEPLOYED).join()).not.toContain('is connected')
+    expect(warnings({}).join()).not.toContain('is connected')
+  })
+
+  test('name the successor of a model from the day of its shutdown on', () => {
+    expect(warnings({}, new Date('2026-10-01')).join()).not.toMatch(SHUTDOWN)
+    expect(warnings({}, new Date('2026-10-02'))).toContainEqual(expect.stringMatching(SHUTDOWN))
+    expect(warnings({}, new Date('2026-10-02')).join()).toContain('"gemini-nano-banana-2.1" takes over')
+    const alone = { FORK__AI__PROVIDERS__GEMINI__SUCCESSORS: '[]' }
+    expect(warnings(alone, new Date('2026-10-02')).join()).toContain('no successor is named')
+  })
+
+  test('guess what a mistyped model was to be, and accept a new one', () => {
+    const model = (id: string) => warnings({ FORK__AI__PROVIDERS__GEMINI__MODEL: id }).join()
+    expect(model('gemini-2.5-flash-imgae')).toContain('did you mean "gemini-2.5-flash-image"?')
+    expect(model('imagen-ultra-9')).not.toContain('ai.providers.gemini.model')
+  })
+
+  test('tell which products cost more than they bring in', () => {
+    const variables = { FORK__PLANS__PRO: '{"monthlyTokens":50000,"priceCents":1900}' }
+    expect(findings(variables).margins).toContainEqual({
+      product: 'plan "pro", a month',
+      images: 500,
+      costCents: 1950,
+      incomeCents: 1615,
+    })
+    expect(warnings(variables)).toContain(
+      'plan "pro", a month: using it up costs $19.50 for 500 images, and $16.15 come in.',
+    )
+    expect(warnings({ ...variables, FORK__PLANS__PRO__PRICE_CENTS: '2400' }).join()).not.toContain('plan "pro"')
+    expect(warnings({ ...variables, FORK__TOOLS__0__PROVIDERS: '["sketch"]' }).join()).not.toContain('costs')
+  })
+
+  test('take the tool whose images cost most per token', () => {
+    const tool = '{"name":"cheap","description":"C","prompt":"C","priceTokens":10,"providers":["gemini"]}'
+    expect(findings({ FORK__TOOLS__1: tool }).margins).toContainEqual(
+      expect.objectContaining({ product: 'pack "starter"', images: 50, costCents: 195, incomeCents: 425 }),
+    )
+  })
+
+  test('mention a short ADMIN_PASSWORD, an idle option and a missing logo', async () => {
+    expect(warnings({ ADMIN_EMAIL: 'a@example.com', ADMIN_PASSWORD: 'elevenchars' })).toContain(
+      'ADMIN_PASSWORD is shorter than auth.passwordLengthMin (12).',
+    )
+    expect(warnings({ FORK__TOOLS__0__PROMPT: '{{detail}}' })).toContain(
+      'The prompt of tool "coloring-page" does not use its option "line".',
+    )
+    expect(warnings({ FORK__BRAND__LOGO: '/brand/none.svg' })).toContain(
+      'brand.logo: public/brand/none.svg does not exist.',
+    )
+  })
+})
+
+describe('settings that are not in force', () => {
+  test('are listed with what that means', () => {
+    const paths = (variables: Record<string, string>) => findings(variables).notInForce.map(({ path }) => path)
+    expect(
+      paths({
+        FORK__TOOLS__0__PROVIDERS: '["sketch"]',
+        FORK__FEATURES: '{"payments":false,"apiKeys":false,"asyncJobs":false}',
+      }),
+    ).toEqual(['ai.budgets'])
+    expect(
+      paths({
+        FORK__AI__CACHE_SECONDS: '60',
+        FORK__PAYMENTS__PROVIDER: 'polar',
+        FORK__PLANS__PRO__POLAR_PRODUCT_ID: 'p',
+        FORK__TOOLS__0__PROVIDERS: '["openai","sketch"]',
+      }),
+    ).toEqual([
+      'ai.budgets',
+      'ai.cacheSeconds',
+      'payments.provider',
+      'polarProductId',
+      'features.payments',
+      'features.apiKeys',
+      'features.asyncJobs',
+      'tools[].providers',
+    ])
+  })
+})
+
+describe('findings', () => {
+  test('take another file, whatever the environment is like', async () => {
+    const path = await configWith('"ColoringBook AI"', '""')
+    expect(findings({ PORT: 'x' }, path).errors).toEqual([
+      { source: 'environment', path: '', message: expect.stringContaining('PORT') },
+      { source: path, path: 'brand.name', line: 5, column: 13, message: 'must not be empty' },
+    ])
+  })
+
+  test('report FORK_CONFIG on Vercel', () => {
+    expect(findings({ VERCEL: '1', FORK_CONFIG: 'other.json' }).errors).toEqual([
+      { source: 'FORK_CONFIG', path: '', message: expect.stringContaining('cannot be set on Vercel') },
+    ])
+  })
+})
