@@ -2,28 +2,21 @@
 declare module 'autocannon' {
   interface Client {
     setHeaders(headers: Record<string, string>): void
+    on(event: 'response', listener: () => void): void
   }
-  interface Result {
-    '2xx': number
-    non2xx: number
-    errors: number
-    timeouts: number
-    /** Milliseconds. */
-    latency: { p50: number; p99: number }
-    requests: { total: number }
-    /** Seconds. */
-    duration: number
+  interface Run extends PromiseLike<{ non2xx: number; errors: number; timeouts: number }> {
+    on(event: 'response', listener: (client: Client, status: number, bytes: number, latencyMs: number) => void): void
   }
   export default function autocannon(options: {
     url: string
     method: 'POST'
     connections: number
-    /** Requests in all; the run ends when each has its answer. */
     amount: number
     /** Seconds. */
     timeout: number
+    /** Milliseconds between looks at whether the run is over. */
+    sampleInt: number
     body: Buffer
-    headers: Record<string, string>
     setupClient(client: Client): void
-  }): Promise<Result>
+  }): Run
 }

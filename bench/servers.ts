@@ -27,11 +27,10 @@ export async function startServer(role: Role, variables: Record<string, string> 
     env: { ...process.env, ...variables },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   })
+  const gone = new AbortController()
+  child.once('exit', (code) => gone.abort(new Error(`The ${role} server ended with exit code ${code}.`)))
   const reply = async <T>(): Promise<T> => {
-    const gone = once(child, 'exit').then(([code]) => {
-      throw new Error(`The ${role} server ended with exit code ${code}.`)
-    })
-    const [message] = await Promise.race([once(child, 'message'), gone])
+    const [message] = await once(child, 'message', { signal: gone.signal })
     return message
   }
   const { url } = await reply<{ url: string }>()

@@ -17,8 +17,6 @@ const EXTERNAL = ['sharp', '@node-rs/bcrypt', '@electric-sql/pglite', 'jsonc-par
 const BANNER =
   "import { createRequire as makeRequire } from 'node:module'; const require = makeRequire(import.meta.url);"
 
-await bundle(process.cwd())
-
 async function bundle(root: string): Promise<void> {
   const functions = globSync('api/**/*.ts', { cwd: root }).filter((file) => !/[\\/][_.]|\.d\.ts$/.test(file))
   const workers = await filter(globSync('lib/**/*.ts', { cwd: root }), async (file) =>
@@ -87,3 +85,5 @@ async function filter<T>(values: T[], keep: (value: T) => Promise<boolean>): Pro
   const kept = await Promise.all(values.map(keep))
   return values.filter((_, index) => kept[index])
 }
+
+await bundle(process.cwd())

@@ -26,7 +26,8 @@ export function useAccount() {
   useEffect(() => {
     onSession((next) => {
       setUser(next)
-      if (!next) setBilling(null)
+      if (next) applyBalance(next.balance)
+      else setBilling(null)
     })
     restore().then(
       (found) => setUser(found),

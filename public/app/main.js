@@ -56,7 +56,7 @@ function App({ config }) {
       <main>
         <div class="studio" id="studio" tabindex="-1">
           <${Hero} config=${config} compact=${view !== 'empty'} />
-          <section class="stage" aria-label=${t('yourPhoto', { name: studio.photo?.name ?? '' })}>
+          <section class="stage" aria-label=${t('picture')}>
             <${Stage} studio=${studio} />
           </section>
           ${view === 'empty' && html`<${Promises} trial=${config.trial} />`}

@@ -47,7 +47,7 @@ export function useStudio({ config, account, askToSignIn }) {
     if (!photo || running.current) return
     if (!account.user) {
       waitsForSignIn.current = true
-      askToSignIn()
+      if (account.user === null) askToSignIn()
       return
     }
     const fingerprint = JSON.stringify([photo.id, options])
@@ -95,6 +95,7 @@ export function useStudio({ config, account, askToSignIn }) {
   }
 
   function fail(error) {
+    if (!running.current) return
     if (error.name === 'AbortError') {
       setAnnouncement(t('stopped'))
       setProblem({ tone: 'note', title: '', text: t('stopped'), note: '' })
@@ -108,8 +109,8 @@ export function useStudio({ config, account, askToSignIn }) {
   }
 
   useEffect(() => {
-    if (!account.user || !waitsForSignIn.current) return
-    waitsForSignIn.current = false
+    if (!waitsForSignIn.current || account.user === undefined) return
+    if (account.user) waitsForSignIn.current = false
     create()
   }, [account.user])
 
@@ -134,6 +135,7 @@ export function useStudio({ config, account, askToSignIn }) {
     /** Leaves nothing for the next person at this screen. */
     clear: () => {
       running.current?.abort()
+      running.current = null
       setPhoto(null)
       setResults([])
       setShownId(null)

@@ -2,6 +2,7 @@
 
 const TEXTS = {
   skipLink: 'Skip to the studio',
+  picture: 'Picture',
   loading: 'One moment…',
   offlineTitle: 'We cannot reach the service',
   offlineText: 'Check your connection, then try again. Nothing you did is lost.',

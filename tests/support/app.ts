@@ -68,7 +68,7 @@ export async function call(
   const plain = body === undefined || body instanceof Uint8Array || body instanceof FormData || typeof body === 'string'
   const request = new Request(`http://localhost${path}`, {
     method,
-    body: plain ? ((body ?? null) as RequestInit['body']) : JSON.stringify(body),
+    body: plain ? ((body ?? null) as NonNullable<RequestInit['body']> | null) : JSON.stringify(body),
     headers: {
       ...(!plain && { 'content-type': 'application/json' }),
       ...(token !== undefined && { authorization: `Bearer ${token}` }),

@@ -11,7 +11,7 @@ export const Behaviour = v.strictObject({
   kind: v.picklist([
     'ok', // One image of `widthPx` × `heightPx`, in `format`, labelled as `mimeType` whatever it is.
     'echo', // The image that was sent comes back.
-    'drafts', // Two thought drafts, then two images, of which the last one counts.
+    'drafts', // Two images, of which the last one counts, with a thought before and one after them.
     'textOnly',
     'noCandidates',
     'finish', // A candidate without content and `reason` IMAGE_SAFETY, NO_IMAGE, …; the usage says `billedTokens`.
@@ -61,13 +61,15 @@ export async function answerTo(behaviour: Behaviour, { model, images }: Asked, s
       return reply(model, { parts: images.map(({ mimeType, bytes }) => imagePart(mimeType, bytes)) })
     case 'drafts': {
       const [thought, other, first, last] = [17, 18, 19, 20].map((side) => imagePart('image/png', noisePng(side, side)))
-      const thoughts = [
-        { text: 'Sketching.', thought: true },
-        { ...thought, thought: true },
-        { ...other, thought: true },
-      ]
       return reply(model, {
-        parts: [...thoughts, first, { text: 'And another one.' }, last],
+        parts: [
+          { text: 'Sketching.', thought: true },
+          { ...thought, thought: true },
+          first,
+          { text: 'And another one.' },
+          last,
+          { ...other, thought: true },
+        ],
         imageTokens: 2 * IMAGE_TOKENS,
       })
     }

@@ -44,7 +44,7 @@ export async function openStores(): Promise<Stores> {
 }
 
 /** A fresh copy of the migrated template database, on the real PostgreSQL. */
-export async function copyDatabase(): Promise<{ url: string; drop(): Promise<void> }> {
+async function copyDatabase(): Promise<{ url: string; drop(): Promise<void> }> {
   const name = `test_${randomUUID().replaceAll('-', '')}`
   const { postgres } = serviceUrls()
   await administer(postgres, `create database ${name} template ${inject('templateDatabase')}`)

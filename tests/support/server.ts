@@ -27,11 +27,13 @@ export async function startServer(stores: Stores, variables: Record<string, stri
     const read = (chunk: Buffer) => {
       output += chunk
       const url = / is at (http:\S+)/.exec(output)?.[1]
-      if (url !== undefined) resolve(url)
+      if (url === undefined) return
+      clearTimeout(timer)
+      resolve(url)
     }
     child.stdout.on('data', read)
     child.stderr.on('data', read)
-    void exited.then(fail).finally(() => clearTimeout(timer))
+    child.once('exit', fail)
   })
   return {
     stores,

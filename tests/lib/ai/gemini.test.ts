@@ -145,6 +145,11 @@ describe('a reply without an image', () => {
 })
 
 describe('a failure is named', () => {
+  /** A 429 that speaks of its limit in the details alone. */
+  const quotaOf = (quotaValue: string) =>
+    JSON.stringify({
+      error: { message: 'Slow down.', details: [{ violations: [{ quotaValue }] }, { retryDelay: '2s' }] },
+    })
   const failures: { behaviour: Behaviour; kind: string; retryAfterMs?: number; costMicroUsd?: number }[] = [
     { behaviour: { kind: 'promptBlocked' }, kind: 'blocked' },
     { behaviour: { kind: 'promptBlocked', reason: 'MODEL_ARMOR' }, kind: 'blocked' },
@@ -172,6 +177,8 @@ describe('a failure is named', () => {
       behaviour: { kind: 'raw', status: 429, body: '{"error":{"message":"slow","details":{}}}' },
       kind: 'rate_limited',
     },
+    { behaviour: { kind: 'raw', status: 429, body: quotaOf('0') }, kind: 'rate_limited' },
+    { behaviour: { kind: 'raw', status: 429, body: quotaOf('10') }, kind: 'rate_limited', retryAfterMs: 2000 },
     { behaviour: { kind: 'truncated' }, kind: 'network' },
     { behaviour: { kind: 'reset' }, kind: 'network' },
     { behaviour: { kind: 'raw', body: '<html>Welcome to the hotel</html>' }, kind: 'network' },

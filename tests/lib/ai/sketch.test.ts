@@ -4,12 +4,10 @@ import { readFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { crc32 } from 'node:zlib'
 import sharp, { type Sharp } from 'sharp'
-import { beforeAll, describe, expect, test, vi } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { DrawingPool } from '../../../lib/ai/line-art/pool.ts'
 import type { ImageRequest } from '../../../lib/ai/provider.ts'
 import { sketch } from '../../../lib/ai/sketch.ts'
-
-vi.setConfig({ testTimeout: 60_000 })
 
 const photo = (name: string) => readFile(new URL(`../../fixtures/photos/${name}.jpg`, import.meta.url))
 const never = new AbortController().signal

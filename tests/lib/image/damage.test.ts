@@ -51,6 +51,10 @@ describe('a file that lies about itself', () => {
       why: 'a PNG with one wrong bit',
       bytes: () => changed(pictures.png, pictures.png.length >> 1, (byte) => byte ^ 1),
     },
+    {
+      why: 'a PNG without pixels',
+      bytes: () => Buffer.concat([pictures.png.subarray(0, 33), pictures.png.subarray(-12)]),
+    },
     { why: 'a JPEG whose segment lies about its length', bytes: () => changed(pictures.jpeg, 4, () => 0xff) },
     { why: 'a JPEG of two markers', bytes: () => Buffer.from('ffd8ffd9', 'hex') },
     { why: 'a JPEG with scans but no size', bytes: () => Buffer.from('ffd8ffda000400000000ffd9', 'hex') },
