@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { staticMiddleware } from 'srvx/static'
-import { AppError, type ErrorCode } from '../lib/http/errors.ts'
+import { AppError, type ErrorCode, errorResponse } from '../lib/http/errors.ts'
 import { addCommonHeaders } from '../lib/http/headers.ts'
 import { describeError, log } from '../lib/log.ts'
 import { admit, drain, type Inbound, invoke, provideWaitUntil } from './gateway.ts'
@@ -103,10 +103,8 @@ async function serveFunction(request: Inbound, file: string | undefined): Promis
 
 /** An error in the form that functions give theirs, for a request that reaches none. */
 function refusal(request: Request, code: ErrorCode, message: string): Response {
-  const { status, details } = new AppError(code, message)
   const requestId = randomUUID()
-  const error = { code, message, details, timestamp: new Date().toISOString(), requestId }
-  const response = Response.json({ error }, { status })
-  addCommonHeaders(response.headers, request, requestId)
+  const response = errorResponse(new AppError(code, message), requestId)
+  addCommonHeaders(response.headers, request, { requestId, corsOrigins: [] })
   return response
 }

@@ -2,10 +2,11 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type * as v from 'valibot'
 import { type Access, authenticate, type CallerFor } from '../auth/caller.ts'
+import { config } from '../config.ts'
 import { describeError, log } from '../log.ts'
 import { clientIp, countRequest, type RateLimitPolicy } from '../rate-limit.ts'
 import { isJson, mediaType, parseJson, readBytes, validate } from './body.ts'
-import { AppError } from './errors.ts'
+import { AppError, errorResponse } from './errors.ts'
 import { Events, streamEvents } from './events.ts'
 import { addCommonHeaders, preflightHeaders } from './headers.ts'
 import { type Claim, claimKey, fingerprintOf, idempotencyKey, keepAnswer } from './idempotency.ts'
@@ -85,7 +86,7 @@ async function serve(table: Row[], request: Request): Promise<Response> {
   const startedAt = performance.now()
   const requestId = requestIdOf(request)
   const notes: Record<string, unknown> = {}
-  const extraHeaders: Record<string, string> = {}
+  const progress: Progress = { requestId, notes, extraHeaders: {}, corsOrigins: [], fail }
   const report = (status: number, error?: unknown) => {
     const { pathname } = new URL(request.url)
     const line = {
@@ -100,18 +101,18 @@ async function serve(table: Row[], request: Request): Promise<Response> {
   }
   const finish = ({ status, headers: own, body }: Response) => {
     const headers = new Headers(own)
-    for (const [name, value] of Object.entries(extraHeaders)) headers.set(name, value)
-    addCommonHeaders(headers, request, requestId)
+    for (const [name, value] of Object.entries(progress.extraHeaders)) headers.set(name, value)
+    addCommonHeaders(headers, request, progress)
     return new Response(request.method === 'HEAD' ? null : body, { status, headers })
   }
-  const fail = (error: unknown) => {
+  function fail(error: unknown) {
     const { code, response } = failureResponse(error, requestId)
     notes.code = code
     report(response.status, error)
     return response
   }
   try {
-    const reply = await answer(table, request, { requestId, notes, extraHeaders, fail })
+    const reply = await answer(table, request, progress)
     if (reply.streaming) void reply.streaming.then((failed) => failed || report(reply.response.status))
     else report(reply.response.status)
     return finish(reply.response)
@@ -124,6 +125,8 @@ interface Progress {
   requestId: string
   notes: Record<string, unknown>
   extraHeaders: Record<string, string>
+  /** Set once the configuration is known to be readable. */
+  corsOrigins: string[]
   /** Reports a failure and makes its response. */
   fail(error: unknown): Response
 }
@@ -137,6 +140,7 @@ interface Reply {
 async function answer(table: Row[], request: Request, progress: Progress): Promise<Reply> {
   const { requestId, notes, extraHeaders } = progress
   const url = new URL(request.url)
+  progress.corsOrigins = config().cors.origins
   const { row, params, methods } = match(table, request.method, url.pathname)
   if (request.method === 'OPTIONS')
     return { response: new Response(null, { status: 204, headers: preflightHeaders(methods) }) }
@@ -261,9 +265,7 @@ function failureResponse(error: unknown, requestId: string) {
     error instanceof AppError
       ? error
       : new AppError('INTERNAL_ERROR', 'Something went wrong on our side.', { cause: error })
-  const { code, message, details } = known
-  const body = { error: { code, message, details, timestamp: new Date().toISOString(), requestId } }
-  return { code, response: Response.json(body, { status: known.status, headers: known.headers }) }
+  return { code: known.code, response: errorResponse(known, requestId) }
 }
 
 /** A sane incoming id is kept, so that a request can be followed across services. */

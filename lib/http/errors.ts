@@ -1,4 +1,4 @@
-// The closed table of error codes, their statuses, and the one error class that carries them.
+// The closed table of error codes, their statuses, the one error class that carries them, and the form they leave in.
 
 /** Code → HTTP status. Codes are the contract with clients: add, never rename. */
 export const ERROR_STATUS = {
@@ -55,4 +55,10 @@ export class AppError extends Error {
   get status(): number {
     return ERROR_STATUS[this.code]
   }
+}
+
+/** The one form in which errors leave: `{ error: { code, message, details, timestamp, requestId } }`. */
+export function errorResponse({ code, message, details, status, headers }: AppError, requestId: string): Response {
+  const error = { code, message, details, timestamp: new Date().toISOString(), requestId }
+  return Response.json({ error }, { status, headers })
 }

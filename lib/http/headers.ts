@@ -1,6 +1,4 @@
 // The headers every API reply carries: security, CORS, and the id of the request.
-import { config } from '../config.ts'
-
 const SECURITY_HEADERS = {
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
   'referrer-policy': 'no-referrer',
@@ -22,23 +20,18 @@ const EXPOSED_HEADERS = [
   'x-balance-trial-generations',
 ]
 
-const ALLOWED_HEADERS = [
-  'authorization',
-  'content-type',
-  'accept',
-  'idempotency-key',
-  'prefer',
-  'x-api-key',
-  'x-request-id',
-  'if-none-match',
-]
+const ALLOWED_HEADERS = ['authorization', 'content-type', 'accept', 'idempotency-key', 'x-request-id', 'if-none-match']
 
 /** Adds what every reply carries; headers the handler set itself stay. */
-export function addCommonHeaders(headers: Headers, request: Request, requestId: string): void {
+export function addCommonHeaders(
+  headers: Headers,
+  request: Request,
+  { requestId, corsOrigins }: { requestId: string; corsOrigins: string[] },
+): void {
   headers.set('x-request-id', requestId)
   for (const [name, value] of Object.entries(SECURITY_HEADERS)) headers.set(name, value)
   if (!headers.has('cache-control')) headers.set('cache-control', 'no-store')
-  addCorsHeaders(headers, request)
+  addCorsHeaders(headers, request, corsOrigins)
 }
 
 /** The headers of a reply to a preflight request for a path that offers `methods`. */
@@ -51,10 +44,10 @@ export function preflightHeaders(methods: string[]): Record<string, string> {
   }
 }
 
-function addCorsHeaders(headers: Headers, request: Request): void {
+function addCorsHeaders(headers: Headers, request: Request, origins: string[]): void {
   headers.append('vary', 'Origin')
   const origin = request.headers.get('origin')
-  if (origin === null || !config().cors.origins.includes(origin)) return
+  if (origin === null || !origins.includes(origin)) return
   headers.set('access-control-allow-origin', origin)
   headers.set('access-control-expose-headers', EXPOSED_HEADERS.join(', '))
 }

@@ -5,6 +5,7 @@ import { sql } from 'kysely'
 import { db } from '../../db/client.ts'
 import { refusalOf } from '../auth/account-state.ts'
 import { config } from '../config.ts'
+import { describeError, log } from '../log.ts'
 import { AppError } from './errors.ts'
 
 const KEEP = '24 hours'
@@ -77,27 +78,34 @@ export async function claimKey(
   }
 }
 
-/** Keeps the answer for replays, or frees the key when the answer is one worth trying again (401, 429, 5xx). Returns an equal response. */
+/**
+ * Keeps the answer for replays, or frees the key when the answer is one worth trying again (401, 429, 5xx). Never throws:
+ * a caller who was charged gets the answer even if it cannot be kept. Returns an equal response.
+ */
 export async function keepAnswer(claim: Claim, response: Response): Promise<Response> {
-  if (response.status === 401 || response.status === 429 || response.status >= 500) {
-    await db().updateTable('idempotency_keys').set({ locked_until: null }).where('id', '=', claim.id).execute()
-    return response
-  }
+  const { status } = response
   const body = Buffer.from(await response.arrayBuffer())
   const headers = Object.fromEntries(response.headers)
+  const again = status === 401 || status === 429 || status >= 500
   const keep = body.length > LARGE_BODY_BYTES ? KEEP_LARGE_BODY : KEEP
-  await db()
-    .updateTable('idempotency_keys')
-    .set({
-      locked_until: null,
-      status: response.status,
-      headers: JSON.stringify(headers),
-      body,
-      body_expires_at: sql`now() + ${keep}::interval`,
-    })
-    .where('id', '=', claim.id)
-    .execute()
-  return new Response(body, { status: response.status, headers })
+  try {
+    await db()
+      .updateTable('idempotency_keys')
+      .set({
+        locked_until: null,
+        ...(!again && {
+          status,
+          headers: JSON.stringify(headers),
+          body,
+          body_expires_at: sql<Date>`now() + ${keep}::interval`,
+        }),
+      })
+      .where('id', '=', claim.id)
+      .execute()
+  } catch (error) {
+    log('error', 'answer_not_kept', { claim: claim.id, error: describeError(error) })
+  }
+  return new Response(body, { status, headers })
 }
 
 /** What makes two requests the same: method, path with query, media type and content, whatever boundary a multipart body was cut with. */

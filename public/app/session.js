@@ -45,17 +45,18 @@ export function signOut() {
 
 /** call() with the access token. A refused token is renewed and the call repeated, once; a second refusal signs out. */
 export async function authorized(path, init = {}) {
-  const send = () =>
-    call(path, { ...init, headers: { ...init.headers, authorization: `Bearer ${access?.token ?? ''}` } })
+  const send = (token) => call(path, { ...init, headers: { ...init.headers, authorization: `Bearer ${token}` } })
   if (!access || access.expiresAt - Date.now() < RENEW_BEFORE_MS) await renew()
+  const { token } = access
   try {
-    return await send()
+    return await send(token)
   } catch (error) {
     if (!isRefusal(error)) throw error
   }
-  await renew()
+  // Another call may have renewed it while this one was under way.
+  if (!access || access.token === token) await renew()
   try {
-    return await send()
+    return await send(access.token)
   } catch (error) {
     if (isRefusal(error)) forget()
     throw error

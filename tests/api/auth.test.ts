@@ -1,6 +1,6 @@
 // Local sign-in: who gets an account, who gets in, what slows guessing down, and which access tokens are worth anything.
 import { generateKeyPairSync } from 'node:crypto'
-import { type JWTHeaderParameters, type JWTPayload, SignJWT, UnsecuredJWT } from 'jose'
+import { type JWTHeaderParameters, SignJWT, UnsecuredJWT } from 'jose'
 import { sql } from 'kysely'
 import sharp from 'sharp'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -297,7 +297,7 @@ describe('access tokens', () => {
   })
 
   interface Forgery {
-    payload?: JWTPayload
+    payload?: Record<string, unknown>
     header?: Partial<JWTHeaderParameters>
     key?: Parameters<SignJWT['sign']>[0]
   }

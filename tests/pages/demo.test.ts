@@ -1,7 +1,7 @@
 // The demo page in a real browser, against the real product: from a visitor with a photo to a picture on paper.
 import { readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import type { Page, Request } from 'playwright-core'
+import type { Page, Request, Route } from 'playwright-core'
 import sharp from 'sharp'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { chromiumPath, openPage, pageUrl } from '../support/browser.ts'
@@ -9,6 +9,33 @@ import { chromiumPath, openPage, pageUrl } from '../support/browser.ts'
 const PUBLIC = new URL('../../public/', import.meta.url)
 const PASSWORD = 'a calm and rainy afternoon'
 const CREATE = 'Make my coloring page'
+/** Hashing a password takes its time, above all on a busy machine. */
+const PATIENTLY = { timeout: 20_000 }
+
+/** Keeps the body of the upload where a test can read it: Chromium does not report bodies that are files. */
+const KEEP_UPLOAD = `{
+  const send = fetch
+  globalThis.fetch = async (path, init) => {
+    if (String(path).includes('process-image')) {
+      const bytes = new Uint8Array(await init.body.arrayBuffer())
+      globalThis.upload = bytes.reduce((text, byte) => text + String.fromCharCode(byte), '')
+    }
+    return send(path, init)
+  }
+}`
+
+/** Loses the first answer on its way: the server has the request and goes on working. */
+const LOSE_FIRST_ANSWER = `{
+  const send = fetch
+  let isFirst = true
+  globalThis.fetch = async (path, init) => {
+    const response = await send(path, init)
+    if (!isFirst || !String(path).includes('process-image')) return response
+    isFirst = false
+    await response.body.cancel()
+    throw new TypeError('network error')
+  }
+}`
 
 let users = 0
 
@@ -43,10 +70,11 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     const { page } = await openPage(url)
     await choosePhoto(page, 'portrait-with-gps')
     await createButton(page).click()
-    const sent = page.waitForRequest('**/api/process-image*')
+    await page.evaluate(KEEP_UPLOAD)
     await signUp(page)
-    const body = (await sent).postDataBuffer()
-    const { format, exif, width, height } = await sharp(body ?? Buffer.alloc(0)).metadata()
+    const uploadOf = async () => Buffer.from(String(await page.evaluate('globalThis.upload ?? ""')), 'latin1')
+    await expect.poll(async () => (await uploadOf()).length, PATIENTLY).toBeGreaterThan(0)
+    const { format, exif, width, height } = await sharp(await uploadOf()).metadata()
     expect({ format, exif, isUpright: height > width }).toEqual({ format: 'jpeg', exif: undefined, isUpright: true })
   })
 
@@ -103,7 +131,7 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     await tabTo(page, 'Try with a sample photo')
     await page.keyboard.press('Enter')
     await page.getByAltText('Your photo: sample').waitFor()
-    await expect.poll(() => focused(page)).toContain(CREATE)
+    await expect.poll(() => focused(page), PATIENTLY).toContain(CREATE)
     await page.keyboard.press('Enter')
     await page.getByRole('dialog').waitFor()
     for (const text of ['Ada', newEmail(), PASSWORD]) {
@@ -113,7 +141,7 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     await tabTo(page, 'Create account')
     await page.keyboard.press('Enter')
     await page.getByRole('heading', { name: 'Your coloring page' }).waitFor()
-    await expect.poll(() => focused(page)).toBe('Your coloring page')
+    await expect.poll(() => focused(page), PATIENTLY).toBe('Your coloring page')
     const slider = page.getByRole('slider', { name: 'Compare before and after' })
     await slider.focus()
     await page.keyboard.press('End')
@@ -131,14 +159,14 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     const email = newEmail()
     await fillSignUp(page, { email, password: 'passwordpassword' })
     await page.keyboard.press('Enter')
-    await expect.poll(() => messageOf(page, 'Password')).toContain('among the first anybody would try')
+    await expect.poll(() => messageOf(page, 'Password'), PATIENTLY).toContain('among the first anybody would try')
     await fillSignUp(page, { email, password: PASSWORD })
     await page.keyboard.press('Enter')
     await signOut(page)
     await page.getByRole('button', { name: 'Sign up' }).click()
     await fillSignUp(page, { email, password: PASSWORD })
     await page.keyboard.press('Enter')
-    await expect.poll(() => messageOf(page, 'E-mail')).toBe('There is already an account with this e-mail.')
+    await expect.poll(() => messageOf(page, 'E-mail'), PATIENTLY).toBe('There is already an account with this e-mail.')
     await page.getByRole('button', { name: 'Sign in instead?' }).click()
     await page.getByRole('dialog').getByRole('button', { name: 'Sign in', exact: true }).click()
     await page.getByRole('button', { name: '3 free left' }).waitFor()
@@ -150,8 +178,17 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     const refreshes: Request[] = []
     page.on('request', (request) => request.url().endsWith('/api/auth/refresh') && refreshes.push(request))
     const expired = { error: { code: 'TOKEN_EXPIRED', message: 'The access token has expired.', details: {} } }
-    await page.route('**/api/process-image*', (route) => route.fulfill({ status: 401, json: expired }), { times: 1 })
-    await page.route('**/api/auth/sessions', (route) => route.fulfill({ status: 401, json: expired }), { times: 1 })
+    const refused: string[] = []
+    const bothRefused = Promise.withResolvers<void>()
+    for (const path of ['**/api/process-image*', '**/api/auth/sessions']) {
+      const refuse = async (route: Route) => {
+        refused.push(path)
+        if (refused.length === 2) bothRefused.resolve()
+        await bothRefused.promise
+        await route.fulfill({ status: 401, json: expired })
+      }
+      await page.route(path, refuse, { times: 1 })
+    }
     await page.getByRole('button', { name: 'Create another' }).click()
     await page.getByRole('button', { name: 'Account of Ada' }).click()
     await page.getByText('This device').waitFor()
@@ -168,18 +205,10 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     page.on('request', (request) => {
       if (request.url().includes('/api/process-image')) keys.push(request.headers()['idempotency-key'])
     })
-    // The server gets the request and works on it; only its answer is lost.
-    await page.route(
-      '**/api/process-image*',
-      async (route) => {
-        await route.fetch()
-        await route.abort('connectionreset')
-      },
-      { times: 1 },
-    )
+    await page.evaluate(LOSE_FIRST_ANSWER)
     await signUp(page)
     await page.getByRole('heading', { name: 'Your coloring page' }).waitFor()
-    expect(keys).toHaveLength(2)
+    expect(keys.length).toBeGreaterThan(1)
     expect(new Set(keys).size).toBe(1)
     await page.getByRole('button', { name: '2 free left' }).waitFor()
   })
@@ -216,9 +245,8 @@ describe.skipIf(!chromiumPath)('the demo page of another fork', () => {
     await page.getByRole('heading', { level: 1, name: 'Your dog in oil.' }).waitFor()
     expect(await page.title()).toBe('Pet Portraits · Your dog in oil.')
     expect(await page.getByText(/first \d+ are free/).count()).toBe(0)
-    const button = page.getByRole('button', { name: 'Choose a photo' })
-    const colors = await button.evaluate(
-      '(element) => [getComputedStyle(element).color, getComputedStyle(element).backgroundColor]',
+    const colors = await page.evaluate(
+      '(({ color, backgroundColor }) => [color, backgroundColor])(getComputedStyle(document.querySelector(".primary")))',
     )
     expect(colors).toEqual([expect.stringMatching(/^rgb\((\d\d?), /), 'rgb(255, 212, 0)'])
     expect(problems).toEqual([])
@@ -330,13 +358,14 @@ async function drop(page: Page, name: string, bytes: Buffer): Promise<void> {
 }
 
 async function focused(page: Page): Promise<string> {
-  return String(await page.evaluate('document.activeElement.textContent.trim()'))
+  const script = 'document.activeElement === document.body ? "" : document.activeElement.textContent.trim()'
+  return String(await page.evaluate(script))
 }
 
 /** Presses Tab until the focus is on something that says `text`. */
 async function tabTo(page: Page, text: string): Promise<void> {
   for (let presses = 0; presses < 40; presses += 1) {
-    if ((await focused(page)).includes(text) && !(await focused(page)).includes('\n\n')) return
+    if ((await focused(page)).includes(text)) return
     await page.keyboard.press('Tab')
   }
   throw new Error(`The Tab key does not reach "${text}".`)

@@ -31,16 +31,17 @@ beforeEach(() => {
 afterAll(() => stub.close())
 
 describe('requests at once', () => {
-  test.each([{ affordable: 1 }, { affordable: 10 }])('of 50 a balance for $affordable pays $affordable, and no more reach the provider', async ({
-    affordable,
-  }) => {
-    const user = await givenUser(app)
-    await leaveTokens(user.id, 100 * affordable)
-    const replies = await atOnce(50, () => processImage(app, user))
-    expect(statuses(replies)).toEqual({ 200: affordable, 402: 50 - affordable })
-    expect(stub.requests).toHaveLength(affordable)
-    await expectBalance(user, 0)
-  })
+  test.each([{ affordable: 1 }, { affordable: 10 }])(
+    'of 50 a balance for $affordable pays $affordable, and no more reach the provider',
+    async ({ affordable }) => {
+      const user = await givenUser(app)
+      await leaveTokens(user.id, 100 * affordable)
+      const replies = await atOnce(50, () => processImage(app, user))
+      expect(statuses(replies)).toEqual({ 200: affordable, 402: 50 - affordable })
+      expect(stub.requests).toHaveLength(affordable)
+      await expectBalance(user, 0)
+    },
+  )
 
   test('of 50 three trial generations pay three', async () => {
     const user = await givenUser(app)

@@ -2,6 +2,7 @@
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
+import { sessionOf } from '../../lib/auth/sessions.ts'
 import { claimKey } from '../../lib/http/idempotency.ts'
 import { reserve, settle } from '../../lib/ledger/ledger.ts'
 import { toolId } from '../../lib/tools/catalogue.ts'
@@ -28,7 +29,10 @@ afterAll(() => stub.close())
 describe('a run whose claim has expired', () => {
   test('is not charged, and its failure does not free the key of the run that took over', async () => {
     expectErrorsInLog()
-    const { user, post, late } = await takenOver([{ kind: 'ok', delayMs: 600 }, { kind: 'ok', delayMs: 1500 }])
+    const { user, post, late } = await takenOver([
+      { kind: 'ok', delayMs: 1500 },
+      { kind: 'ok', delayMs: 1500 },
+    ])
     const successor = post()
     expect(outcomeOf(await late)).toBe('PROVIDER_TIMEOUT')
     expect(outcomeOf(await post())).toBe('IDEMPOTENCY_IN_PROGRESS')
@@ -38,7 +42,7 @@ describe('a run whose claim has expired', () => {
 
   test('does not put its answer in the place of the one that was paid for', async () => {
     const { user, post, late } = await takenOver([
-      { kind: 'finish', reason: 'IMAGE_SAFETY', delayMs: 600 },
+      { kind: 'finish', reason: 'IMAGE_SAFETY', delayMs: 1500 },
       { kind: 'ok' },
     ])
     const successor = await post()
@@ -55,11 +59,13 @@ describe('a run that was charged and has not answered yet', () => {
   test('makes repeats wait while it may still answer, and gives them its receipt when it died', async () => {
     const user = await givenUser(app)
     await leaveTokens(user.id, 1000)
-    const repeat = () => claimKey({ userId: user.id, sessionId: undefined }, 'POST /api/x', 'key', 'f'.repeat(64))
+    const session = await sessionOf(db(), user.refreshToken)
+    if (!session) throw new Error('The user has no session.')
+    const repeat = () => claimKey(session, 'POST /api/x', 'key', 'f'.repeat(64))
     const claimed = await repeat()
     if (!('claim' in claimed)) throw new Error('A fresh key was not claimed.')
     const { claim } = claimed
-    await reserve(db(), { id: claim.holdId, userId: user.id, sessionId: user.sessionId, tokens: 100, ttlMs: 60_000 })
+    await reserve(db(), { id: claim.holdId, ...session, tokens: 100, ttlMs: 60_000 })
     const facts = { requestId: crypto.randomUUID() }
     const usage = await usageOf(user, facts.requestId)
     await settle(db(), claim.holdId, usage, { claimId: claim.id, facts })
@@ -72,7 +78,9 @@ describe('a run that was charged and has not answered yet', () => {
 })
 
 /** A run that `behaviours[0]` answers late, and whose claim is over before it does; the next post takes over. */
-async function takenOver(behaviours: Behaviour[]): Promise<{ user: TestUser; post(): Promise<Reply>; late: Promise<Reply> }> {
+async function takenOver(
+  behaviours: Behaviour[],
+): Promise<{ user: TestUser; post(): Promise<Reply>; late: Promise<Reply> }> {
   const user = await givenUser(app)
   await leaveTokens(user.id, 1000)
   stub.requests.length = 0
