@@ -16,7 +16,7 @@ const IMPORT_ALONE = `
   const [home, handler, ...packages] = process.argv.slice(1)
   registerHooks({
     resolve(specifier, context, nextResolve) {
-      const parentURL = context.parentURL?.startsWith('file:') ? context.parentURL : handler
+      const parentURL = context.parentURL?.startsWith(home) ? context.parentURL : handler
       const found = nextResolve(specifier, { ...context, parentURL })
       if (!found.url.startsWith('file:') || found.url.startsWith(home)) return found
       throw Object.assign(new Error(specifier + ' is not in the function.'), { code: 'MODULE_NOT_FOUND' })

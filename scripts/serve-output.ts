@@ -1,9 +1,21 @@
 // npm run start:built: serves what `vercel build` made (Build Output API v3), the way Vercel routes it.
+import { createHash } from 'node:crypto'
 import { globSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import { registerHooks } from 'node:module'
 import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { staticMiddleware } from 'srvx/static'
+import { EnvError, env } from '../lib/env.ts'
 import { admit, drain, type Inbound, invoke, listen, provideWaitUntil, SetupError } from './gateway.ts'
+
+export interface BuiltApp {
+  fetch(request: Inbound): Promise<Response>
+  /** Name, such as `api/health` → the compiled module. */
+  functions: ReadonlyMap<string, string>
+  /** Resolves when the work that functions left behind with `waitUntil` is done. */
+  drain(): Promise<void>
+}
 
 /** One entry of config.json's `routes`, as far as `vercel build` writes it for this product. */
 interface Route {
@@ -20,86 +32,46 @@ interface OutputConfig {
   overrides?: Record<string, { path?: string }>
 }
 
-interface BuiltFunction {
-  name: string
-  /** Absolute path of the compiled module. */
-  file: string
-}
+type Target = { function: string } | { page: string }
 
-/** Where a path leads: a function or a static file, or nothing; with the headers collected on the way. */
 interface Destination {
-  target?: BuiltFunction | string | undefined
+  target: Target | undefined
   status: number
+  /** Those which vercel.json adds to the reply. */
   headers: Record<string, string>
-}
-
-export interface BuiltApp {
-  fetch(request: Inbound): Promise<Response>
-  functions: ReadonlyMap<string, BuiltFunction>
-  drain(): Promise<void>
 }
 
 /** Opens an output folder; a function is imported by its first request. Throws SetupError when nothing is built. */
 export async function load(folder: string): Promise<BuiltApp> {
   const output = resolve(folder)
-  const config = await readConfig(output)
+  const { routes, overrides = {} } = await readConfig(output)
   const functions = findFunctions(join(output, 'functions'))
-  const pages = findPages(join(output, 'static'), config.overrides ?? {})
-  const phases = phasesOf(config.routes)
-  const serveStatic = staticMiddleware({ dir: join(output, 'static') })
+  const pages = findPages(join(output, 'static'), overrides)
+  const servePage = pageServer(join(output, 'static'))
   provideWaitUntil()
 
-  function find(path: string): BuiltFunction | string | undefined {
+  const route = router(routes, (path) => {
     const name = path.replace(/^\/|\/$/g, '') || 'index'
-    return functions.get(name) ?? pages.get(name) ?? pages.get(`${name}/index`)
-  }
-
-  /** Walks the routes: those before the file system, the file system itself, those after it, those for errors. */
-  function route(path: string): Destination {
-    const headers: Record<string, string> = {}
-    for (const { pattern, route } of phases.first) {
-      const match = pattern.exec(path)
-      if (!match) continue
-      for (const [name, value] of Object.entries(route.headers ?? {})) headers[name.toLowerCase()] = fill(value, match)
-      if (!route.continue) return { status: route.status ?? 200, headers }
-    }
-    const exact = find(path)
-    if (exact) return { target: exact, status: 200, headers }
-    for (const { pattern, route } of phases.filesystem) {
-      const match = pattern.exec(path)
-      if (!match) continue
-      const target = route.dest && find(fill(route.dest, match))
-      if (target) return { target, status: 200, headers }
-      if (route.status) break
-    }
-    const onError = phases.error.find(({ pattern }) => pattern.test(path))
-    return { target: onError?.route.dest && find(onError.route.dest), status: 404, headers }
-  }
-
-  async function servePage(request: Request, file: string, status: number): Promise<Response> {
-    if (status === 200) {
-      const { method, headers } = request
-      const url = new URL(`/${file}`, request.url)
-      return await serveStatic(new Request(url, { method, headers }), () => new Response(null, { status: 405 }))
-    }
-    const bytes = await readFile(join(output, 'static', file))
-    const body = request.method === 'HEAD' ? null : bytes
-    return new Response(body, { status, headers: { 'content-type': 'text/html; charset=utf-8' } })
-  }
+    const file = functions.get(name)
+    if (file !== undefined) return { function: file }
+    const page = pages.get(name) ?? pages.get(`${name}/index`)
+    return page === undefined ? undefined : { page }
+  })
 
   async function fetch(request: Inbound): Promise<Response> {
     const { target, status, headers } = route(new URL(request.url).pathname)
-    const response = await answer(target, status)
+    const response = await respond(request, target, status)
     for (const [name, value] of Object.entries(headers)) {
       if (!response.headers.has(name)) response.headers.set(name, value)
     }
     return response
+  }
 
-    async function answer(target: Destination['target'], status: number): Promise<Response> {
-      if (typeof target === 'string') return await servePage(request, target, status)
-      if (target) return await serveFunction(target, request)
-      return status < 400 ? new Response(null, { status }) : platformError(status, 'NOT_FOUND')
-    }
+  async function respond(request: Inbound, target: Target | undefined, status: number): Promise<Response> {
+    if (!target) return status < 400 ? new Response(null, { status }) : platformError(status, 'NOT_FOUND')
+    return 'function' in target
+      ? await callFunction(target.function, request)
+      : await servePage(request, target.page, status)
   }
 
   return { fetch, functions, drain }
@@ -107,23 +79,27 @@ export async function load(folder: string): Promise<BuiltApp> {
 
 async function readConfig(output: string): Promise<OutputConfig> {
   try {
-    return JSON.parse(await readFile(join(output, 'config.json'), 'utf8'))
-  } catch (cause) {
-    throw new SetupError(`Nothing is built in ${output}. Run npm run build:vercel first.`, { cause })
+    const { routes, ...rest }: Partial<OutputConfig> = JSON.parse(await readFile(join(output, 'config.json'), 'utf8'))
+    // A build that failed leaves a file without routes.
+    if (routes) return { routes, ...rest }
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
   }
+  throw new SetupError(`Nothing is built in ${output}. Run npm run build:vercel first.`)
 }
 
-function findFunctions(folder: string): Map<string, BuiltFunction> {
+function findFunctions(folder: string): Map<string, string> {
   const configs = globSync('**/*.func/.vc-config.json', { cwd: folder })
-  const functions = configs.map((config): BuiltFunction => {
-    const { handler }: { handler: string } = JSON.parse(readFileSync(join(folder, config), 'utf8'))
-    const name = config.replaceAll('\\', '/').slice(0, -'.func/.vc-config.json'.length)
-    return { name, file: join(folder, `${name}.func`, handler) }
-  })
-  return new Map(functions.map((built) => [built.name, built]))
+  return new Map(
+    configs.map((config) => {
+      const { handler }: { handler: string } = JSON.parse(readFileSync(join(folder, config), 'utf8'))
+      const name = config.replaceAll('\\', '/').slice(0, -'.func/.vc-config.json'.length)
+      return [name, join(folder, `${name}.func`, handler)]
+    }),
+  )
 }
 
-/** URL path → file; `cleanUrls` takes `.html` off by way of the overrides. */
+/** URL path → file; the overrides take `.html` off. */
 function findPages(folder: string, overrides: NonNullable<OutputConfig['overrides']>): Map<string, string> {
   const entries = globSync('**/*', { cwd: folder, withFileTypes: true }).filter((entry) => entry.isFile())
   const files = entries.map((entry) =>
@@ -134,55 +110,110 @@ function findPages(folder: string, overrides: NonNullable<OutputConfig['override
   return new Map(files.map((file) => [overrides[file]?.path ?? file, file]))
 }
 
-function phasesOf(routes: Route[]) {
-  const phases = { first: compile([]), filesystem: compile([]), error: compile([]) }
-  let current = phases.first
+/** Walks the routes as Vercel does: those before the file system, the file system, those after it, those for errors. */
+function router(routes: Route[], find: (path: string) => Target | undefined): (path: string) => Destination {
+  const phases = { before: compile([]), filesystem: compile([]), error: compile([]) }
+  let phase = phases.before
   for (const route of routes) {
-    if (route.handle) current = phases[route.handle]
-    else current.push(...compile([route]))
+    if (route.handle) phase = phases[route.handle]
+    else phase.push(...compile([route]))
   }
-  return phases
+
+  return (path) => {
+    const headers: Record<string, string> = {}
+    for (const route of phases.before) {
+      const match = route.pattern.exec(path)
+      if (!match) continue
+      for (const [name, value] of Object.entries(route.headers ?? {})) headers[name.toLowerCase()] = fill(value, match)
+      if (!route.continue) return { target: undefined, status: route.status ?? 200, headers }
+    }
+    const exact = find(path)
+    if (exact) return { target: exact, status: 200, headers }
+    for (const { pattern, dest } of phases.filesystem) {
+      const match = pattern.exec(path)
+      const target = match && dest ? find(fill(dest, match)) : undefined
+      if (target) return { target, status: 200, headers }
+    }
+    const page = phases.error.find(({ pattern }) => pattern.test(path))?.dest
+    return { target: page === undefined ? undefined : find(page), status: 404, headers }
+  }
 }
 
 function compile(routes: Route[]) {
-  return routes.map((route) => ({ route, pattern: new RegExp(route.src ?? '^') }))
+  return routes.map((route) => ({ ...route, pattern: new RegExp(route.src ?? '^') }))
 }
 
 function fill(template: string, match: RegExpExecArray): string {
   return template.replaceAll(/\$(\d+)/g, (_, group: string) => match[Number(group)] ?? '')
 }
 
-async function serveFunction({ name, file }: BuiltFunction, request: Inbound): Promise<Response> {
+function pageServer(folder: string): (request: Request, file: string, status: number) => Promise<Response> {
+  const serveStatic = staticMiddleware({ dir: folder })
+  return async ({ method, headers, url }, file, status) => {
+    if (status === 200) {
+      const request = new Request(new URL(`/${file}`, url), { method, headers })
+      return await serveStatic(request, () => platformError(405, 'INVALID_REQUEST_METHOD'))
+    }
+    const body = method === 'HEAD' ? null : await readFile(join(folder, file))
+    return new Response(body, { status, headers: { 'content-type': 'text/html; charset=utf-8' } })
+  }
+}
+
+async function callFunction(file: string, request: Inbound): Promise<Response> {
   const admitted = await admit(request)
   if (!admitted) return platformError(413, 'FUNCTION_PAYLOAD_TOO_LARGE')
   try {
     const response = await invoke(file, admitted)
     return new Response(response.body, response)
   } catch (error) {
-    console.error(`${name} failed:`, error)
+    console.error(`${file} failed:`, error)
     return platformError(500, 'FUNCTION_INVOCATION_FAILED')
   }
 }
 
 const PLATFORM_MESSAGE = {
-  NOT_FOUND: 'The page could not be found',
-  FUNCTION_PAYLOAD_TOO_LARGE: 'Request Entity Too Large',
   FUNCTION_INVOCATION_FAILED: 'A server error has occurred',
+  FUNCTION_PAYLOAD_TOO_LARGE: 'Request Entity Too Large',
+  INVALID_REQUEST_METHOD: 'This request method is not supported for this resource',
+  NOT_FOUND: 'The page could not be found',
 }
 
-/** What Vercel itself says where no function of ours had a say. */
+/** What Vercel says itself where no function has a say. */
 function platformError(status: number, code: keyof typeof PLATFORM_MESSAGE): Response {
   return new Response(`${PLATFORM_MESSAGE[code]}\n\n${code}\n`, { status, headers: { 'x-vercel-error': code } })
 }
 
+/**
+ * Functions are separate programs that meet in the database. The embedded one has room for a single program, so without
+ * a database, modules that are alike in several functions are loaded once, and the functions share what is in them.
+ */
+function shareModules(): void {
+  const urls = new Map<string, string>()
+  registerHooks({
+    resolve(specifier, context, nextResolve) {
+      const resolved = nextResolve(specifier, context)
+      const [, path] = /^file:.*\.func\/(.*)$/.exec(resolved.url) ?? []
+      if (path === undefined) return resolved
+      const content = createHash('sha256')
+        .update(readFileSync(fileURLToPath(resolved.url)))
+        .digest('base64')
+      const key = `${content} ${path}`
+      const url = urls.get(key) ?? resolved.url
+      urls.set(key, url)
+      return { ...resolved, url }
+    },
+  })
+}
+
 if (import.meta.main) {
   try {
-    const app = await load('.vercel/output')
-    const port = Number(process.env.PORT ?? 3000)
-    const url = await listen({ port, fetch: app.fetch, close: async () => {} })
-    console.log(`${app.functions.size} built functions at ${url}`)
+    const { functions, fetch } = await load('.vercel/output')
+    const { databaseUrl, port } = env()
+    if (!databaseUrl) shareModules()
+    const url = await listen({ port, fetch, close: async () => {} })
+    console.log(`${functions.size} built functions are at ${url}`)
   } catch (error) {
-    console.error(error instanceof SetupError ? error.message : error)
+    console.error(error instanceof SetupError || error instanceof EnvError ? error.message : error)
     process.exit(1)
   }
 }

@@ -18,6 +18,7 @@ const SDK_OWNERS: Record<string, string[]> = {
   '@upstash/ratelimit': ['lib/kv.ts'],
   '@node-rs/bcrypt': ['lib/auth/passwords.ts'],
   jose: ['lib/auth/access-token.ts'],
+  sharp: ['lib/image/pixels.ts'],
   '@vercel/functions': ['db/client.ts', 'lib/http/endpoint.ts'],
 }
 

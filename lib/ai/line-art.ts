@@ -3,6 +3,7 @@
 // The method is the flow-based difference of Gaussians: "Coherent Line Drawing" (Kang, Lee, Chui, NPAR 2007), in the
 // separable form of Winnemöller, Kyprianidis and Olsen, "XDoG" (Computers & Graphics 2012). A plain edge detector
 // breaks soft outlines into dots; summing its response along the direction in which edges run joins them again.
+import { loadSharp } from '../image/pixels.ts'
 import type { Photo } from './line-art/planes.ts'
 import { type LineStyle, STYLES, type StyleName } from './line-art/styles.ts'
 import { traceLines } from './line-art/trace.ts'
@@ -33,8 +34,8 @@ const PRE_BLUR_SIGMA = 0.8
 const INK_SLOPE = 6
 
 /**
- * Draws `bytes` (JPEG, PNG, WebP, GIF or AVIF, upright after its EXIF orientation) as a colouring page. `trace` is where the
- * arithmetic runs: here, or on another thread. Throws ProviderError 'bad_request' for bytes that cannot be drawn.
+ * Draws `bytes` (JPEG, PNG, WebP, GIF or AVIF, turned upright by its EXIF orientation) as a colouring page. `trace` is
+ * where the arithmetic runs: here, or on another thread. Throws ProviderError 'bad_request' for bytes it cannot draw.
  */
 export async function drawLineArt(
   bytes: Uint8Array,
@@ -42,14 +43,14 @@ export async function drawLineArt(
   trace: (photo: Photo, styleName: StyleName) => Uint8Array | Promise<Uint8Array> = traceLines,
 ): Promise<Drawing> {
   const style = STYLES[styleName]
-  const { default: sharp } = await import('sharp')
+  const sharp = await loadSharp()
   const photo = await readPhoto(sharp, bytes, style)
   const { width, height } = photo
   const strokes = await trace(photo, styleName)
   return await inkPage(sharp, { width, height, strokes }, style)
 }
 
-type Sharp = typeof import('sharp').default
+type Sharp = Awaited<ReturnType<typeof loadSharp>>
 
 interface Strokes {
   width: number
@@ -86,7 +87,7 @@ async function readPhoto(sharp: Sharp, bytes: Uint8Array, style: LineStyle): Pro
   }
 }
 
-/** The long side becomes `side` pixels, less for an icon, more for a banner. Throws when almost no rows would be left. */
+/** The long side becomes `side` pixels, less for an icon, more for a banner. Throws when hardly a row would be left. */
 function workSize({ width, height }: { width: number; height: number }, side: number) {
   const long = Math.max(width, height)
   const short = Math.min(width, height)

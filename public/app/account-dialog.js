@@ -32,16 +32,13 @@ export function AccountDialog({ user, billing, config, onSignOut, onClose }) {
 
 function Sessions() {
   const [sessions, setSessions] = useState([])
+  const load = async () => setSessions((await jsonOf(await authorized('/api/auth/sessions'))).data)
+  // Without an answer the list stays as it is: it is a convenience, and the dialog works without it.
+  const reload = () => load().catch(() => {})
+  const end = ({ id }) => authorized(`/api/auth/sessions/${id}`, { method: 'DELETE' }).then(reload, reload)
   useEffect(() => {
-    authorized('/api/auth/sessions')
-      .then(jsonOf)
-      .then(({ data }) => setSessions(data))
-      .catch(() => {})
+    reload()
   }, [])
-  const end = async ({ id }) => {
-    await authorized(`/api/auth/sessions/${id}`, { method: 'DELETE' })
-    setSessions((known) => known.filter((session) => session.id !== id))
-  }
   if (sessions.length === 0) return null
   return html`
     <section class="part">
@@ -86,7 +83,7 @@ function PasswordForm({ lengthMin }) {
     if (state === 'busy') return
     const byField = {}
     if (!values.currentPassword) byField.currentPassword = t('passwordMissing')
-    if (values.newPassword.length < lengthMin) byField.newPassword = t('passwordTooShort', { count: lengthMin })
+    if ([...values.newPassword].length < lengthMin) byField.newPassword = t('passwordTooShort', { count: lengthMin })
     setShown({ byField, whole: '' })
     if (Object.keys(byField).length > 0) return focusFirstInvalid(form.current)
     setState('busy')

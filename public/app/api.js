@@ -55,8 +55,10 @@ export async function* serverEvents(response) {
     for (;;) {
       const { value, done } = await reader.read()
       if (done) return
+      // A picture comes in many chunks: only what is new can hold the end of the event.
+      const newFrom = Math.max(0, pending.length - 1)
       pending += value.replaceAll('\r', '')
-      let end = pending.indexOf('\n\n')
+      let end = pending.indexOf('\n\n', newFrom)
       while (end !== -1) {
         const parsed = parseEvent(pending.slice(0, end))
         pending = pending.slice(end + 2)

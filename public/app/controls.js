@@ -14,7 +14,7 @@ const SEGMENT_CHARACTERS_MAX = 22
 
 export function Controls({ studio, account, config, onTokens, onSignIn }) {
   const { photo, shown, phase, problem } = studio
-  const canGenerate = config.features?.generate !== false
+  const canGenerate = config.features.generate
   const heading = useRef(null)
   const button = useRef(null)
   useEffect(() => {
@@ -64,7 +64,7 @@ function CreateButton({ studio, account, trial, canGenerate, buttonRef }) {
       ${working ? html`<span class="spinner" aria-hidden="true"></span>` : html`<${Icon} name="sparkle" />`}
       <span>${label}</span>
       ${!working && !visitor && account.billing && html`<span class="price">${price}</span>`}
-      ${!working && visitor && trial?.generations > 0 && html`<span class="price">${t('free')}</span>`}
+      ${!working && visitor && trial.generations > 0 && html`<span class="price">${t('free')}</span>`}
     </button>
   `
 }
@@ -79,7 +79,7 @@ function Choices({ studio, billing, disabled }) {
     labels: { standard: t('qualityStandard'), high: t('qualityHigh') },
     notes: { standard: priceOf('standard'), high: priceOf('high') },
   }
-  const all = [...Object.entries(tool.options ?? {}), ['quality', quality]]
+  const all = [...Object.entries(tool.options), ['quality', quality]]
   return all.map(
     ([name, option]) => html`
       <${Choice} key=${name} name=${name} option=${option} value=${options[name]} disabled=${disabled} onChange=${(value) => setOption(name, value)} />
@@ -93,7 +93,7 @@ function Choice({ name, option, value, disabled, onChange }) {
   if (option.enum.length > SEGMENTS_MAX) {
     return html`
       <label class="field">
-        <span class="field-label">${title}</span>
+        <span class="field-label">${title}${option.description && html`<span class="legend-note">${option.description}</span>`}</span>
         <select value=${value} disabled=${disabled} onChange=${({ currentTarget }) => onChange(currentTarget.value)}>
           ${option.enum.map((entry) => html`<option value=${entry}>${labelOf(entry)}</option>`)}
         </select>
@@ -126,7 +126,7 @@ function Outcome({ result, brand }) {
       <p class="outcome-line">
         ${t('madeBy', { provider: providerName(facts.provider), seconds: (facts.processingTime / 1000).toFixed(1) })}; ${chargeText(facts)}.
       </p>
-      ${facts.fallback?.used && html`<p class="notice"><${Icon} name="refresh" /><span>${fallbackText(facts)}</span></p>`}
+      ${facts.fallback.used && html`<p class="notice"><${Icon} name="refresh" /><span>${fallbackText(facts)}</span></p>`}
       <div class="outcome-actions">
         <a class="button primary" href=${result.url} download=${fileName(result, brand)}>
           <${Icon} name="download" />${t(isPng ? 'download' : 'downloadOther')}
@@ -140,7 +140,7 @@ function Outcome({ result, brand }) {
           <dt>${t('detailModel')}</dt><dd>${facts.model}</dd>
           <dt>${t('detailSize')}</dt><dd>${facts.width} × ${facts.height}</dd>
           <dt>${t('detailTime')}</dt><dd>${number(facts.processingTime)} ms</dd>
-          <dt>${t('detailCharge')}</dt><dd>${facts.usage?.trial ? t('free') : tokensText(facts.usage?.tokens ?? 0)}</dd>
+          <dt>${t('detailCharge')}</dt><dd>${facts.usage.trial ? t('free') : tokensText(facts.usage.tokens)}</dd>
           <dt>${t('detailCost')}</dt><dd>$${facts.cost}</dd>
           <dt>${t('detailRequest')}</dt><dd>${facts.requestId}</dd>
         </dl>
@@ -150,15 +150,13 @@ function Outcome({ result, brand }) {
 }
 
 function chargeText({ usage }) {
-  if (usage?.trial) return t('chargedFree')
-  return usage?.tokens > 0 ? t('chargedTokens', { count: number(usage.tokens) }) : t('chargedNothing')
+  if (usage.trial) return t('chargedFree')
+  return usage.tokens > 0 ? t('chargedTokens', { count: number(usage.tokens) }) : t('chargedNothing')
 }
 
 function fallbackText({ fallback, provider }) {
-  const failed = (fallback.failed ?? []).map((entry) =>
-    providerName(typeof entry === 'string' ? entry : entry.provider),
-  )
-  return t('fallbackNote', { failed: [...new Set(failed)].join(', '), provider: providerName(provider) })
+  const others = new Set(fallback.failed.map((attempt) => attempt.provider).filter((id) => id !== provider))
+  return t('fallbackNote', { failed: [...others].map(providerName).join(', '), provider: providerName(provider) })
 }
 
 function fileName({ photo, facts, number: count }, brand) {
@@ -169,7 +167,7 @@ function fileName({ photo, facts, number: count }, brand) {
       .replace(/[^\p{L}\p{N}]+/gu, '-')
       .replace(/^-|-$/g, '')
   const extension = facts.mimeType.split('/')[1].replace('jpeg', 'jpg')
-  return `${[brand.texts?.downloadName ?? slug(brand.name), slug(photo.name).slice(0, 40), count].filter(Boolean).join('-')}.${extension}`
+  return `${[brand.texts.downloadName, slug(photo.name).slice(0, 40), count].filter(Boolean).join('-')}.${extension}`
 }
 
 /** Waits for the sheet that only the printer sees, so that it is never printed empty. */

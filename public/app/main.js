@@ -20,7 +20,7 @@ start()
 async function start() {
   try {
     const config = await jsonOf(await call('/api/config'))
-    setTexts(config.brand?.texts)
+    setTexts(config.brand.texts)
     applyTheme(config.brand)
     root.replaceChildren()
     render(html`<${App} config=${config} />`, root)

@@ -5,7 +5,7 @@ import { t } from './texts.js'
 
 export function Problem({ problem, onTokens, onSignIn, onOver }) {
   const box = useRef(null)
-  useEffect(() => box.current.scrollIntoView({ block: 'nearest' }), [problem])
+  useEffect(() => box.current.scrollIntoView({ block: 'nearest' }), [problem.title, problem.text])
   return html`
     <div ref=${box} class=${`problem ${problem.tone ?? 'bad'}`} role=${problem.tone === 'note' ? 'note' : 'alert'}>
       <${Icon} name=${problem.tone === 'note' ? 'clock' : 'alert'} />

@@ -1,23 +1,23 @@
 // The quiet parts of the page: the opening words, this visit's pictures, how it works and what it costs, the footer.
 import { html } from '../vendor/preact-htm.js'
 import { Icon } from './icons.js'
-import { humanize, money, number, t, tokensText } from './texts.js'
+import { money, number, t, tokensText } from './texts.js'
 
 export function Hero({ config, compact }) {
   const { brand, tools } = config
   return html`
     <section class="hero">
-      <h1>${brand.tagline || tools[0].title || humanize(tools[0].name)}</h1>
+      <h1>${brand.tagline || tools[0].title}</h1>
       ${!compact && html`<p class="hero-intro">${brand.description ?? tools[0].description}</p>`}
     </section>
   `
 }
 
 export function Promises({ trial }) {
-  const count = number(trial?.generations ?? 0)
+  const count = number(trial.generations)
   return html`
     <ul class="promises">
-      ${trial?.generations > 0 && html`<li><${Icon} name="gift" />${t('promiseTrial', { count })}</li>`}
+      ${trial.generations > 0 && html`<li><${Icon} name="gift" />${t('promiseTrial', { count })}</li>`}
       <li><${Icon} name="shield" />${t('promisePrivacy')}</li>
       <li><${Icon} name="print" />${t('promisePrint')}</li>
     </ul>
@@ -69,14 +69,14 @@ export function Story({ config }) {
 function Prices({ config }) {
   const [tool] = config.tools
   const { trial, plans, payments, features } = config
-  const monthly = plans?.free?.monthlyTokens ?? 0
-  const packs = features?.payments === false ? [] : (payments?.packs ?? [])
+  const { monthlyTokens } = plans.free
+  const packs = features.payments ? payments.packs : []
   const lines = [
-    trial?.generations > 0 && [t('pricesTrial', { count: number(trial.generations) }), t('free')],
-    monthly > 0 && [t('pricesMonthly'), tokensText(monthly)],
+    trial.generations > 0 && [t('pricesTrial', { count: number(trial.generations) }), t('free')],
+    monthlyTokens > 0 && [t('pricesMonthly'), tokensText(monthlyTokens)],
     [t('pricesEach'), tokensText(tool.priceTokens)],
-    tool.highQualityPriceTokens && [t('pricesHigh'), tokensText(tool.highQualityPriceTokens)],
-    ...packs.map((pack) => [tokensText(pack.tokens), money(pack.priceCents, payments.currency ?? 'usd')]),
+    tool.highQualityPriceTokens !== tool.priceTokens && [t('pricesHigh'), tokensText(tool.highQualityPriceTokens)],
+    ...packs.map((pack) => [tokensText(pack.tokens), money(pack.priceCents, payments.currency)]),
   ].filter(Boolean)
   return html`
     <section class="prices" aria-labelledby="prices-title">
@@ -90,13 +90,13 @@ function Prices({ config }) {
 }
 
 export function Footer({ brand }) {
-  const links = Object.entries(brand.legal ?? {}).filter(([, value]) => /^(https?:\/\/|\/)/.test(value))
-  const owner = brand.legal?.company ?? brand.name
+  const { company, termsUrl, privacyUrl } = brand.legal
   return html`
     <footer class="foot">
-      <p>© ${new Date().getFullYear()} ${owner}</p>
-      <nav aria-label=${t('footerSupport')}>
-        ${links.map(([name, url]) => html`<a href=${url}>${humanize(name.replace(/Url$/, ''))}</a>`)}
+      <p>© ${new Date().getFullYear()} ${company ?? brand.name}</p>
+      <nav aria-label=${t('footer')}>
+        ${termsUrl && html`<a href=${termsUrl}>${t('footerTerms')}</a>`}
+        ${privacyUrl && html`<a href=${privacyUrl}>${t('footerPrivacy')}</a>`}
         ${brand.supportEmail && html`<a href=${`mailto:${brand.supportEmail}`}>${t('footerSupport')}</a>`}
         <a href="/docs">${t('footerApi')}</a>
       </nav>

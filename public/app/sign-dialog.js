@@ -77,7 +77,7 @@ export function SignDialog({ mode: firstMode, pending, config, onSignedIn, onClo
 /** A password with a show/hide button and, for a new one, a hint that follows its length. */
 export function PasswordField({ isNew, lengthMin, value, ...field }) {
   const [visible, setVisible] = useState(false)
-  const missing = lengthMin - value.length
+  const missing = lengthMin - [...value].length
   const hint =
     missing <= 0
       ? t('passwordGood')
@@ -107,7 +107,7 @@ function check({ name, email, password }, { isNew, lengthMin }) {
   if (!email.trim()) wrong.email = t('emailMissing')
   else if (!EMAIL.test(email.trim())) wrong.email = t('emailInvalid')
   if (!password) wrong.password = t('passwordMissing')
-  else if (isNew && password.length < lengthMin) wrong.password = t('passwordTooShort', { count: lengthMin })
+  else if (isNew && [...password].length < lengthMin) wrong.password = t('passwordTooShort', { count: lengthMin })
   return wrong
 }
 
@@ -118,7 +118,7 @@ function titleOf(isNew, pending) {
 
 function subtitleOf(isNew, trial) {
   if (!isNew) return t('signInText')
-  return trial?.generations > 0 ? t('signUpText', { count: number(trial.generations) }) : t('signUpTextNoTrial')
+  return trial.generations > 0 ? t('signUpText', { count: number(trial.generations) }) : t('signUpTextNoTrial')
 }
 
 function submitText(isNew, pending) {
@@ -127,7 +127,7 @@ function submitText(isNew, pending) {
 }
 
 function LegalNote({ legal }) {
-  if (!legal?.termsUrl || !legal?.privacyUrl) return null
+  if (!legal.termsUrl || !legal.privacyUrl) return null
   const [before, between, after] = t('legalNote').split(/\{terms\}|\{privacy\}/)
   return html`
     <p class="fine">

@@ -31,6 +31,7 @@ export function useStudio({ config, account, askToSignIn }) {
     setAnnouncement(t('preparing'))
     try {
       const prepared = await preparePhoto(file, config.limits)
+      if (photo && !results.some((result) => result.photo === photo)) URL.revokeObjectURL(photo.url)
       setPhoto(prepared)
       setShownId(null)
       setAnnouncement(t('photoReady', prepared))

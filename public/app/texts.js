@@ -3,7 +3,6 @@
 const TEXTS = {
   skipLink: 'Skip to the studio',
   picture: 'Picture',
-  loading: 'One moment…',
   offlineTitle: 'We cannot reach the service',
   offlineText: 'Check your connection, then try again. Nothing you did is lost.',
   tryAgain: 'Try again',
@@ -145,7 +144,6 @@ const TEXTS = {
   balanceMonthly: '{count} tokens come with your plan each month.',
   getTokens: 'Get tokens',
   packsTitle: 'Top up',
-  buy: 'Buy',
   buyPack: 'Buy {tokens} tokens for {price}',
   packCount: 'about {count} pictures',
   opening: 'Opening the checkout…',
@@ -153,6 +151,9 @@ const TEXTS = {
   paymentsOffReason: 'Reason: {reason}',
   paymentsContact: 'Write to {email} if you would like more.',
 
+  footer: 'About this site',
+  footerTerms: 'Terms',
+  footerPrivacy: 'Privacy',
   footerApi: 'API',
   footerSupport: 'Support',
 

@@ -13,7 +13,7 @@ const BLACK = [0, 0, 0]
 export function applyTheme(brand) {
   const root = document.documentElement.style
   for (const role of ['primary', 'accent']) {
-    const color = rgbOf(brand.colors?.[role])
+    const color = rgbOf(brand.colors[role])
     if (!color) continue
     root.setProperty(`--${role}`, css(color))
     const text = readableOn(color)

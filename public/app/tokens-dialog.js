@@ -23,7 +23,7 @@ export function TokensDialog({ billing, config, onClose }) {
 function Packs({ config }) {
   const [opening, setOpening] = useState(null)
   const [problem, setProblem] = useState('')
-  const { packs = [], currency = 'usd' } = config.payments ?? {}
+  const { packs, currency } = config.payments
   const price = config.tools[0].priceTokens
 
   async function buy({ id }) {

@@ -3,7 +3,7 @@ import { generateKeyPairSync } from 'node:crypto'
 import { type JWTHeaderParameters, SignJWT, UnsecuredJWT } from 'jose'
 import { sql } from 'kysely'
 import sharp from 'sharp'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import { seedAdmin } from '../../lib/auth/accounts.ts'
 import { keyFor } from '../../lib/auth/secret.ts'
@@ -125,15 +125,23 @@ describe('POST /api/auth/register', () => {
   })
 
   test('gives the trial once per person, whatever the spelling of the address and after the account is gone', async () => {
-    const trialOf = async (email: string) => (await register({ email })).json.user.balance
-    expect(await trialOf('ada.once@gmail.com')).toEqual({ trialGenerations: 3, tokens: 1000 })
-    expect(await trialOf('ada.once+again@gmail.com')).toEqual({ trialGenerations: 0, tokens: 1000 })
-    await db().updateTable('users').set({ status: 'deleted' }).where('email', 'like', 'ada.once%').execute()
-    expect(await trialOf('a.d.a.o.n.c.e@gmail.com')).toEqual({ trialGenerations: 0, tokens: 1000 })
-    expect(await trialOf('adaonce@googlemail.com')).toEqual({ trialGenerations: 0, tokens: 1000 })
-    expect(await trialOf('ada.once@example.com'), 'another person').toEqual({ trialGenerations: 3, tokens: 1000 })
-    expect(await trialOf('ada.once+tag@example.com')).toEqual({ trialGenerations: 0, tokens: 1000 })
-    expect(await trialOf('adaonce@example.com'), 'dots matter there').toEqual({ trialGenerations: 3, tokens: 1000 })
+    const trialsOf = async (...emails: string[]) => {
+      const replies = await Promise.all(emails.map((email) => register({ email })))
+      return replies.map(({ json }) => [json.user.balance.trialGenerations, json.user.balance.tokens])
+    }
+    expect(await trialsOf('ada.once@gmail.com', 'ada.once@example.com')).toEqual([
+      [3, 1000],
+      [3, 1000],
+    ])
+    await db().updateTable('users').set({ status: 'deleted' }).where('email', '=', 'ada.once@gmail.com').execute()
+    const spellings = [
+      'ada.once+again@gmail.com',
+      'a.d.a.o.n.c.e@gmail.com',
+      'adaonce@googlemail.com',
+      'ada.once+1@example.com',
+    ]
+    expect(await trialsOf(...spellings)).toEqual(spellings.map(() => [0, 1000]))
+    expect(await trialsOf('adaonce@example.com'), 'another person: dots matter there').toEqual([[3, 1000]])
   })
 })
 
@@ -184,43 +192,40 @@ describe('POST /api/auth/login', () => {
 })
 
 describe('guessing passwords', () => {
+  let user: TestUser
+
+  beforeAll(async () => {
+    user = await givenUser(app)
+  })
+
+  beforeEach(async () => {
+    await db().deleteFrom('sign_in_failures').execute()
+  })
+
   const failures = () => db().selectFrom('sign_in_failures').select('failures').execute()
-  const forget = () => db().deleteFrom('sign_in_failures').execute()
-  const pretend = (state: { failures?: number; last_failure_at: ReturnType<typeof sql<Date>> }) =>
-    db().updateTable('sign_in_failures').set(state).execute()
+  const pretend = (change: { failures?: number; last_failure_at: ReturnType<typeof sql<Date>> }) =>
+    db().updateTable('sign_in_failures').set(change).execute()
 
-  test.each(['a known address', 'an address nobody has'])(
-    'is slowed down for %s after five failures',
-    async (which) => {
-      await forget()
-      const user = await givenUser(app)
-      const email = which === 'a known address' ? user.email : 'guessed@example.com'
-      for (let failure = 1; failure <= 5; failure += 1)
-        expect((await logIn(email, `guess ${failure}`)).status).toBe(401)
-      await pretend({ last_failure_at: sql<Date>`now()` })
-      const { status, json, headers } = await logIn(email.toUpperCase(), user.password)
-      expect(status).toBe(429)
-      expect(json.error).toMatchObject({ code: 'RATE_LIMITED', details: { retryAfterSeconds: 1 } })
-      expect(headers.get('retry-after')).toBe('1')
-      expect(await failures(), 'a refused try is not one more failure').toEqual([{ failures: 5 }])
-    },
-  )
+  test.each(['of a known address', 'of an address nobody has'])('%s has to wait after five failures', async (which) => {
+    const email = which === 'of a known address' ? user.email : 'nobody@example.com'
+    expect((await logIn(email, 'guess 1')).status).toBe(401)
+    await pretend({ failures: 4, last_failure_at: sql<Date>`now()` })
+    expect((await logIn(email.toUpperCase(), 'guess 5')).status).toBe(401)
+    expect(await failures()).toEqual([{ failures: 5 }])
+    await pretend({ last_failure_at: sql<Date>`now()` })
+    const { status, json, headers } = await logIn(email, user.password)
+    expect(status).toBe(429)
+    expect(json.error).toMatchObject({ code: 'RATE_LIMITED', details: { retryAfterSeconds: 1 } })
+    expect(headers.get('retry-after')).toBe('1')
+    expect(await failures(), 'a refused try is not one more failure').toEqual([{ failures: 5 }])
+  })
 
-  test('waits twice as long after each failure, a quarter of an hour at most, never for ever', async () => {
-    await forget()
-    const { email, password } = await givenUser(app)
+  test('has to wait twice as long after each failure, a quarter of an hour at most, never for ever', async () => {
+    const { email, password } = user
     await logIn(email, 'not the password')
-    for (const [count, seconds] of [
-      [4, 0],
-      [5, 1],
-      [6, 2],
-      [8, 8],
-      [14, 512],
-      [15, 900],
-      [30, 900],
-    ] as const) {
-      await pretend({ failures: count, last_failure_at: sql<Date>`now()` })
-      if (seconds === 0) continue
+    const waits = { 5: 1, 6: 2, 8: 8, 14: 512, 15: 900, 30: 900 }
+    for (const [count, seconds] of Object.entries(waits)) {
+      await pretend({ failures: Number(count), last_failure_at: sql<Date>`now()` })
       const { status, headers } = await logIn(email, password)
       expect(status, `after ${count} failures`).toBe(429)
       expect(Number(headers.get('retry-after'))).toBeGreaterThanOrEqual(Math.max(1, seconds - 1))
@@ -228,19 +233,17 @@ describe('guessing passwords', () => {
     }
     await pretend({ failures: 30, last_failure_at: sql<Date>`now() - interval '901 seconds'` })
     expect((await logIn(email, 'not the password')).status, 'a try after the wait').toBe(401)
-    expect((await logIn(email, password)).headers.get('retry-after')).toBe('900')
+    expect(await failures(), 'as many as the wait needs').toEqual([{ failures: 30 }])
     await pretend({ last_failure_at: sql<Date>`now() - interval '901 seconds'` })
     expect((await logIn(email, password)).status, 'the owner after the wait').toBe(200)
     expect(await failures(), 'success forgets').toEqual([])
   })
 
   test('is not faster when the guesses come all at once', async () => {
-    await forget()
-    const { email } = await givenUser(app)
-    const replies = await Promise.all(Array.from({ length: 10 }, (_, index) => logIn(email, `guess ${index}`)))
+    const replies = await Promise.all(Array.from({ length: 8 }, (_, index) => logIn(user.email, `guess ${index}`)))
     const tried = replies.filter(({ status }) => status === 401)
     expect(tried.length).toBeLessThanOrEqual(5)
-    expect(replies.filter(({ status }) => status === 429)).toHaveLength(10 - tried.length)
+    expect(replies.filter(({ status }) => status === 429)).toHaveLength(8 - tried.length)
   })
 })
 
@@ -275,7 +278,7 @@ describe('POST /api/auth/password', () => {
       error: { code: 'FORBIDDEN' },
     })
     expect(await db().selectFrom('sign_in_failures').select('failures').execute()).toEqual([{ failures: 1 }])
-    for (const bad of ['short', user.email, user.email.split('@')[0] ?? '', 'coloringbook ai', 'password1234']) {
+    for (const bad of ['short', user.email.split('@')[0] ?? '']) {
       const { status, json } = await change(user.token, user.password, bad)
       expect(status, bad).toBe(400)
       expect(json.error.details.issues).toMatchObject([{ path: 'newPassword' }])

@@ -24,18 +24,11 @@ const KEEP_UPLOAD = `{
   }
 }`
 
-/** Loses the first answer on its way: the server has the request and goes on working. */
-const LOSE_FIRST_ANSWER = `{
-  const send = fetch
-  let isFirst = true
-  globalThis.fetch = async (path, init) => {
-    const response = await send(path, init)
-    if (!isFirst || !String(path).includes('process-image')) return response
-    isFirst = false
-    await response.body.cancel()
-    throw new TypeError('network error')
-  }
-}`
+/** What happens to the first answer on its way to the page; the server has the request and goes on working. */
+const FIRST_ANSWER = {
+  isLost: "await response.body.cancel(); throw new TypeError('network error')",
+  isLate: "await new Promise((_, reject) => init.signal.addEventListener('abort', () => reject(init.signal.reason)))",
+}
 
 let users = 0
 
@@ -205,7 +198,7 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     page.on('request', (request) => {
       if (request.url().includes('/api/process-image')) keys.push(request.headers()['idempotency-key'])
     })
-    await page.evaluate(LOSE_FIRST_ANSWER)
+    await meddle(page, 'isLost')
     await signUp(page)
     await page.getByRole('heading', { name: 'Your coloring page' }).waitFor()
     expect(keys.length).toBeGreaterThan(1)
@@ -213,10 +206,11 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     await page.getByRole('button', { name: '2 free left' }).waitFor()
   })
 
-  test('stops waiting on request and picks the same picture up again', async () => {
+  test('stops waiting on request and picks the same picture up again, charged once', async () => {
     const { page } = await openPage(url)
     await choosePhoto(page, 'astronaut')
     await createButton(page).click()
+    await meddle(page, 'isLate')
     await signUp(page)
     await page.getByRole('button', { name: 'Stop waiting' }).click()
     await page.getByText('Stopped.', { exact: false }).first().waitFor()
@@ -334,6 +328,19 @@ async function makeOne(page: Page, name: string): Promise<void> {
   await createButton(page).click()
   await signUp(page)
   await page.getByRole('heading', { name: 'Your coloring page' }).waitFor()
+}
+
+/** Lets something happen to the answer of the first generation. */
+async function meddle(page: Page, how: keyof typeof FIRST_ANSWER): Promise<void> {
+  await page.evaluate(`{
+    const send = fetch
+    globalThis.fetch = async (path, init) => {
+      const response = await send(path, init)
+      if (!String(path).includes('process-image')) return response
+      globalThis.fetch = send
+      ${FIRST_ANSWER[how]}
+    }
+  }`)
 }
 
 /** What a field's described-by message says; empty while there is none. */

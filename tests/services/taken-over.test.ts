@@ -31,7 +31,7 @@ describe('a run whose claim has expired', () => {
     expectErrorsInLog()
     const { user, post, late } = await takenOver([
       { kind: 'ok', delayMs: 1500 },
-      { kind: 'ok', delayMs: 1500 },
+      { kind: 'ok', delayMs: 4000 },
     ])
     const successor = post()
     expect(outcomeOf(await late)).toBe('PROVIDER_TIMEOUT')

@@ -124,7 +124,7 @@ function alongFlow({ width, height, values: edges }: Plane, flow: Flow, sigma: n
   return { width, height, values }
 }
 
-/** Surround suppression: what is as strong as its whole neighbourhood (fur, grass, fabric) fades, a lone outline stays. */
+/** Surround suppression: what is as strong as all around it (fur, grass, fabric) fades, a lone outline stays. */
 function withoutTexture(lines: Plane, weight: number, radius: number): Plane {
   const surround = boxBlur(boxBlur(lines, radius >> 1), radius >> 1).values
   const values = new Float32Array(surround.length)

@@ -37,8 +37,8 @@ export class DrawingPool {
   }
 
   /**
-   * Fails with ProviderError: 'timeout' as soon as `signal` aborts, 'overloaded' when too many are waiting, 'network' when
-   * the thread died, 'bad_request' for bytes that cannot be drawn. `bytes` must not change meanwhile.
+   * Fails with ProviderError: 'timeout' as soon as `signal` aborts, 'overloaded' when too many are waiting, 'network'
+   * when the thread died, 'bad_request' for bytes that cannot be drawn. `bytes` must not change meanwhile.
    */
   async draw(bytes: Uint8Array, styleName: StyleName, signal: AbortSignal): Promise<Drawing> {
     await this.#enter(signal)
