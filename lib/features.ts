@@ -68,12 +68,17 @@ function hostOf(url: string): string {
 
 /** Settings that are valid but change nothing in this version, each with what that means. */
 export function notInForce(config: ForkConfig): { path: string; reason: string }[] {
-  const { ai, payments, plans, features, tools } = config
+  const { ai, auth, payments, plans, features, tools } = config
   const listed = new Set(tools.flatMap((tool) => tool.providers))
   const productIds = [plans.pro, plans.enterprise, ...payments.packs].filter(
     ({ polarProductId }) => polarProductId !== '',
   )
   return [
+    {
+      path: 'auth.admins',
+      reason: 'local accounts do not prove their address: ADMIN_EMAIL and ADMIN_PASSWORD make the admin',
+      applies: auth.admins.length > 0,
+    },
     { path: 'ai.budgets', reason: 'spending is not capped here: set a limit at the provider', applies: true },
     { path: 'ai.cacheSeconds', reason: 'answers are not kept', applies: ai.cacheSeconds > 0 },
     { path: 'payments.provider', reason: 'nothing can be bought', applies: payments.provider !== 'none' },

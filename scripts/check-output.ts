@@ -30,7 +30,7 @@ const IMPORT_ALONE = `
 
 /** One sentence for each problem of an output folder; `publicFolder` holds what may be served as it is. */
 export async function problemsOf(output: string, publicFolder: string): Promise<string[]> {
-  const functions = globSync('**/*.func', { cwd: join(output, 'functions') })
+  const functions = globSync('**/*.func', { cwd: join(output, 'functions') }).sort()
   const published = new Set(filesIn(publicFolder))
   const leaked = filesIn(join(output, 'static')).filter((file) => !published.has(file))
   const problems = leaked.map((file) => `${file} would be served to anyone: it is not from public/.`)

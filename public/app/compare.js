@@ -16,8 +16,11 @@ export function Compare({ result }) {
   }, [percent])
   useEffect(() => reveal(setPercent, touched), [])
 
-  const slide = ({ currentTarget }) => {
+  const take = () => {
     touched.current = true
+  }
+  const slide = ({ currentTarget }) => {
+    take()
     setPercent(Number(currentTarget.value))
   }
   return html`
@@ -36,6 +39,8 @@ export function Compare({ result }) {
         aria-label=${t('compareLabel')}
         aria-valuetext=${t('compareValue', { percent })}
         onInput=${slide}
+        onKeyDown=${take}
+        onPointerDown=${take}
       />
       <span class="compare-handle" aria-hidden="true"><${Icon} name="handles" /></span>
     </figure>

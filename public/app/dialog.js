@@ -1,12 +1,12 @@
 // The frame of every dialog, and form fields with their label, hint and message tied together.
-import { html, useEffect, useRef } from '../vendor/preact-htm.js'
+import { html, useLayoutEffect, useRef } from '../vendor/preact-htm.js'
 import { Icon } from './icons.js'
 import { t } from './texts.js'
 
 /** A modal dialog: focus stays inside, Escape and a click beside it close it, focus returns to where it was. */
 export function Dialog({ title, onClose, children, class: look = '' }) {
   const dialog = useRef(null)
-  useEffect(() => {
+  useLayoutEffect(() => {
     const opener = document.activeElement
     dialog.current.showModal()
     return () => opener?.isConnected && opener.focus({ preventScroll: true })

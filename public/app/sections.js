@@ -98,7 +98,6 @@ export function Footer({ brand }) {
         ${termsUrl && html`<a href=${termsUrl}>${t('footerTerms')}</a>`}
         ${privacyUrl && html`<a href=${privacyUrl}>${t('footerPrivacy')}</a>`}
         ${brand.supportEmail && html`<a href=${`mailto:${brand.supportEmail}`}>${t('footerSupport')}</a>`}
-        <a href="/docs">${t('footerApi')}</a>
       </nav>
     </footer>
   `

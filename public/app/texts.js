@@ -154,7 +154,6 @@ const TEXTS = {
   footer: 'About this site',
   footerTerms: 'Terms',
   footerPrivacy: 'Privacy',
-  footerApi: 'API',
   footerSupport: 'Support',
 
   photoNotImage: 'That is not a picture.',

@@ -1,10 +1,12 @@
 // The demo page in a real browser, against the real product: from a visitor with a photo to a picture on paper.
 import { readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import type { Page, Request, Route } from 'playwright-core'
 import sharp from 'sharp'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { chromiumPath, openPage, pageUrl } from '../support/browser.ts'
+import { openPage, pageUrl } from '../support/browser.ts'
+import { chromiumPath } from '../support/chromium.ts'
 
 const PUBLIC = new URL('../../public/', import.meta.url)
 const PASSWORD = 'a calm and rainy afternoon'
@@ -118,8 +120,16 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     }
   })
 
+  test.each(['light', 'dark'] as const)('meets WCAG 2.2 AA in %s, empty and with a result', async (colorScheme) => {
+    const { page } = await openPage(url, { colorScheme, reducedMotion: 'reduce' })
+    await page.getByText('Choose a photo', { exact: true }).first().waitFor()
+    expect(await violations(page)).toEqual([])
+    await makeOne(page, 'coffee')
+    expect(await violations(page)).toEqual([])
+  })
+
   test('works with the keyboard alone', async () => {
-    const { page } = await openPage(url)
+    const { page } = await openPage(url, { reducedMotion: 'reduce' })
     await page.getByRole('button', { name: 'Choose a photo' }).waitFor()
     await tabTo(page, 'Try with a sample photo')
     await page.keyboard.press('Enter')
@@ -137,18 +147,20 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     await expect.poll(() => focused(page), PATIENTLY).toBe('Your coloring page')
     const slider = page.getByRole('slider', { name: 'Compare before and after' })
     await slider.focus()
+    await expect.poll(() => slider.getAttribute('aria-valuetext'), PATIENTLY).toBe('50 % of your photo')
     await page.keyboard.press('End')
-    expect(await slider.getAttribute('aria-valuetext')).toBe('100 % of your photo')
+    await expect.poll(() => slider.getAttribute('aria-valuetext'), PATIENTLY).toBe('100 % of your photo')
     await page.keyboard.press('ArrowLeft')
-    expect(await slider.getAttribute('aria-valuetext')).toBe('99 % of your photo')
+    await expect.poll(() => slider.getAttribute('aria-valuetext'), PATIENTLY).toBe('99 % of your photo')
     await tabTo(page, 'Download PNG')
   })
 
   test('shows refusals of a sign-up beside their fields', async () => {
     const { page } = await openPage(url)
     await page.getByRole('button', { name: 'Sign up' }).click()
+    await page.getByRole('dialog').waitFor()
     await page.keyboard.press('Enter')
-    expect(await messageOf(page, 'Name')).toBe('What should we call you?')
+    await expect.poll(() => messageOf(page, 'Name'), PATIENTLY).toBe('What should we call you?')
     const email = newEmail()
     await fillSignUp(page, { email, password: 'passwordpassword' })
     await page.keyboard.press('Enter')
@@ -259,11 +271,10 @@ describe.skipIf(!chromiumPath)('the demo page of another fork', () => {
     expect(await page.getByText('Reason:').textContent()).toContain('payments.provider')
     await page.keyboard.press('Escape')
 
-    for (let tries = 0; tries < 2; tries += 1) await createButton(page).click()
-    await page
-      .getByText(/You can go on in \d+ s\./)
-      .first()
-      .waitFor()
+    // Forced, because the button says that it is disabled while it works and while it counts down.
+    const countdown = page.getByText(/You can go on in \d+ s\./)
+    const pressAgain = () => createButton(page).click({ force: true })
+    await expect.poll(() => pressAgain().then(() => countdown.count()), PATIENTLY).toBeGreaterThan(0)
     expect(await createButton(page).getAttribute('aria-disabled')).toBe('true')
   })
 })
@@ -328,6 +339,16 @@ async function makeOne(page: Page, name: string): Promise<void> {
   await createButton(page).click()
   await signUp(page)
   await page.getByRole('heading', { name: 'Your coloring page' }).waitFor()
+}
+
+/** What axe finds against WCAG 2.2 AA and good practice, by rule and place. */
+async function violations(page: Page): Promise<string[]> {
+  await page.evaluate(readFileSync(createRequire(import.meta.url).resolve('axe-core'), 'utf8'))
+  const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']
+  const found: { id: string; nodes: { target: string[] }[] }[] = await page.evaluate(
+    `axe.run({ runOnly: ${JSON.stringify(tags)} }).then(({ violations }) => violations)`,
+  )
+  return found.flatMap(({ id, nodes }) => nodes.map(({ target }) => `${id}: ${target.join(' ')}`))
 }
 
 /** Lets something happen to the answer of the first generation. */

@@ -1,7 +1,7 @@
 // Migrations on real PostgreSQL: there and back, many at once, and the tables that the data model promises.
 import { randomUUID } from 'node:crypto'
 import { readdirSync } from 'node:fs'
-import { Kysely, PostgresDialect } from 'kysely'
+import { CompiledQuery, Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
@@ -60,17 +60,19 @@ describe('migrations', () => {
   })
 
   test('give the tables of the data model their columns, keys and indexes', async () => {
-    const { columns, constraints, indexes, enums } = await schemaOf(db())
+    const { columns, constraints, indexes, triggers, enums } = await schemaOf(db())
     expect(columns).toEqual(expect.arrayContaining(COLUMNS))
     expect(constraints).toEqual(expect.arrayContaining(KEYS))
     expect(indexes).toEqual(expect.arrayContaining(INDEXES.map((index) => expect.stringContaining(index))))
+    expect(triggers).toEqual(expect.arrayContaining(TRIGGERS.map((trigger) => expect.stringContaining(trigger))))
     expect(enums).toEqual(expect.arrayContaining(ENUMS))
   })
 })
 
 describe('the seeded admin', () => {
-  test('is made once, and keeps the password and the name it has', async () => {
-    expect(await seedAdmin()).toBe(true)
+  test('is made once, even by several at once, and keeps the password it has', async () => {
+    const made = await Promise.all([seedAdmin(), seedAdmin(), seedAdmin()])
+    expect(made.filter(Boolean)).toHaveLength(1)
     const { token } = await signIn(ADMIN.password)
     const newPassword = 'another password of the admin'
     const change = { token, body: { currentPassword: ADMIN.password, newPassword } }
@@ -100,25 +102,27 @@ async function emptyDatabase(): Promise<string> {
 }
 
 function connect(connectionString: string): Kysely<Database> {
-  const database = new Kysely<Database>({ dialect: new PostgresDialect({ pool: new pg.Pool({ connectionString }) }) })
+  const pool = new pg.Pool({ connectionString })
+  pool.on('error', () => {}) // It ends before its connections do, and the database is dropped under the last of them.
+  const database = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
   undo.push(() => database.destroy())
   return database
 }
 
 /** Everything that a migration can leave behind, one line each; Kysely's own tables are left out. */
 async function schemaOf(database: Kysely<Database>): Promise<Record<keyof typeof CATALOGUE, string[]>> {
-  const lines = async (text: string) => {
+  const read = async (text: string) => {
     const { rows } = await database.executeQuery<{ line: string }>(CompiledQuery.raw(text))
     return rows.map(({ line }) => line).filter((line) => !/kysely_migration/.test(line))
   }
   return {
-    columns: await lines(CATALOGUE.columns),
-    constraints: await lines(CATALOGUE.constraints),
-    indexes: await lines(CATALOGUE.indexes),
-    triggers: await lines(CATALOGUE.triggers),
-    functions: await lines(CATALOGUE.functions),
-    views: await lines(CATALOGUE.views),
-    enums: await lines(CATALOGUE.enums),
+    columns: await read(CATALOGUE.columns),
+    constraints: await read(CATALOGUE.constraints),
+    indexes: await read(CATALOGUE.indexes),
+    triggers: await read(CATALOGUE.triggers),
+    functions: await read(CATALOGUE.functions),
+    views: await read(CATALOGUE.views),
+    enums: await read(CATALOGUE.enums),
   }
 }
 
@@ -141,4 +145,115 @@ const CATALOGUE = {
   enums: `
     select typname || ': ' || string_agg(enumlabel, ', ' order by enumsortorder) as line
     from pg_type t join pg_enum e on e.enumtypid = t.oid group by typname order by 1`,
+}
+
+const COLUMNS = lines(`
+  users.id uuid not null default gen_random_uuid()
+  users.name varchar(100) not null
+  users.email varchar(255) not null
+  users.password_hash varchar(255) not null
+  users.role user_role not null default 'user'::user_role
+  users.created_at timestamp with time zone not null default now()
+  users.updated_at timestamp with time zone not null default now()
+  subscriptions.id uuid not null default gen_random_uuid()
+  subscriptions.user_id uuid not null
+  subscriptions.plan subscription_plan not null
+  subscriptions.status subscription_status not null default 'active'::subscription_status
+  subscriptions.token_limit integer not null
+  subscriptions.tokens_used integer not null default 0
+  subscriptions.period_start timestamp with time zone not null
+  subscriptions.expires_at timestamp with time zone
+  subscriptions.created_at timestamp with time zone not null default now()
+  subscriptions.updated_at timestamp with time zone not null default now()
+  tools.id uuid not null default gen_random_uuid()
+  tools.name varchar(100) not null
+  tools.description text not null
+  tools.api_endpoint varchar(500) not null
+  tools.is_active boolean not null default true
+  tools.created_at timestamp with time zone not null default now()
+  tools.updated_at timestamp with time zone not null default now()
+  usage_logs.id uuid not null default gen_random_uuid()
+  usage_logs.user_id uuid not null
+  usage_logs.tool_id uuid not null
+  usage_logs.timestamp timestamp with time zone not null default now()
+  usage_logs.tokens_used integer not null
+  usage_logs.request_id uuid not null
+  usage_logs.response_status varchar(20) not null
+  usage_logs.duration_ms integer
+  api_keys.id uuid not null default gen_random_uuid()
+  api_keys.user_id uuid not null
+  api_keys.key_hash varchar(255) not null
+  api_keys.key_prefix varchar(8) not null
+  api_keys.name varchar(100) not null
+  api_keys.active boolean not null default true
+  api_keys.created_at timestamp with time zone not null default now()
+  api_keys.last_used_at timestamp with time zone
+  api_keys.expires_at timestamp with time zone
+  refresh_tokens.id uuid not null default gen_random_uuid()
+  refresh_tokens.user_id uuid not null
+  refresh_tokens.token_hash varchar(255) not null
+  refresh_tokens.expires_at timestamp with time zone not null
+  refresh_tokens.revoked boolean not null default false
+  refresh_tokens.created_at timestamp with time zone not null default now()
+  refresh_tokens.replaced_by uuid
+`)
+
+const KEYS = lines(`
+  users: PRIMARY KEY (id)
+  users: CHECK (((email)::text = lower((email)::text)))
+  users: CHECK ((((name)::text = btrim((name)::text)) AND ((name)::text <> ''::text)))
+  subscriptions: PRIMARY KEY (id)
+  subscriptions: FOREIGN KEY (user_id) REFERENCES users(id)
+  subscriptions: CHECK ((token_limit > 0))
+  subscriptions: CHECK ((tokens_used >= 0))
+  tools: PRIMARY KEY (id)
+  usage_logs: PRIMARY KEY (id)
+  usage_logs: FOREIGN KEY (user_id) REFERENCES users(id)
+  usage_logs: FOREIGN KEY (tool_id) REFERENCES tools(id)
+  usage_logs: CHECK ((tokens_used >= 0))
+  usage_logs: CHECK ((duration_ms >= 0))
+  api_keys: PRIMARY KEY (id)
+  api_keys: FOREIGN KEY (user_id) REFERENCES users(id)
+  refresh_tokens: PRIMARY KEY (id)
+  refresh_tokens: FOREIGN KEY (user_id) REFERENCES users(id)
+  refresh_tokens: FOREIGN KEY (replaced_by) REFERENCES refresh_tokens(id) DEFERRABLE INITIALLY DEFERRED
+`)
+
+const INDEXES = lines(`
+  UNIQUE INDEX ix_users_email ON public.users USING btree (email)
+  INDEX ix_users_role ON public.users USING btree (role)
+  UNIQUE INDEX ix_subscriptions_user_id ON public.subscriptions USING btree (user_id)
+  INDEX ix_subscriptions_status ON public.subscriptions USING btree (status)
+  INDEX ix_subscriptions_expires_at ON public.subscriptions USING btree (expires_at)
+  UNIQUE INDEX ix_tools_name ON public.tools USING btree (name)
+  INDEX ix_tools_is_active ON public.tools USING btree (is_active)
+  INDEX ix_usage_logs_user_id ON public.usage_logs USING btree (user_id)
+  INDEX ix_usage_logs_tool_id ON public.usage_logs USING btree (tool_id)
+  INDEX ix_usage_logs_timestamp ON public.usage_logs USING btree ("timestamp")
+  INDEX ix_usage_logs_user_timestamp ON public.usage_logs USING btree (user_id, "timestamp")
+  UNIQUE INDEX ix_api_keys_key_hash ON public.api_keys USING btree (key_hash)
+  INDEX ix_api_keys_user_id ON public.api_keys USING btree (user_id)
+  INDEX ix_api_keys_active ON public.api_keys USING btree (active)
+  UNIQUE INDEX ix_refresh_tokens_token_hash ON public.refresh_tokens USING btree (token_hash)
+  INDEX ix_refresh_tokens_user_id ON public.refresh_tokens USING btree (user_id)
+  INDEX ix_refresh_tokens_expires_at ON public.refresh_tokens USING btree (expires_at)
+`)
+
+const TRIGGERS = lines(`
+  users_touch BEFORE UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION touch_updated_at()
+  subscriptions_touch BEFORE UPDATE ON public.subscriptions FOR EACH ROW EXECUTE FUNCTION touch_updated_at()
+  tools_touch BEFORE UPDATE ON public.tools FOR EACH ROW EXECUTE FUNCTION touch_updated_at()
+`)
+
+const ENUMS = lines(`
+  subscription_plan: free, pro, enterprise
+  subscription_status: active, cancelled, expired
+  user_role: user, admin
+`)
+
+function lines(text: string): string[] {
+  return text
+    .trim()
+    .split('\n')
+    .map((line) => line.trim())
 }

@@ -57,15 +57,11 @@ describe('requests at once', () => {
     const user = await givenUser(app)
     await leaveTokens(user.id, 1000)
     const other = await startServer(app.stores)
-    try {
-      const replies = await atOnce(50, (index) => processImage(index % 2 === 0 ? app : other, user))
-      expect(statuses(replies)).toEqual({ 200: 10, 402: 40 })
-      expect(stub.requests).toHaveLength(10)
-      expect(other.output()).toContain('POST /api/process-image')
-      await expectBalance(user, 0)
-    } finally {
-      await other.kill()
-    }
+    const replies = await atOnce(50, (index) => processImage(index % 2 === 0 ? app : other, user))
+    expect(statuses(replies)).toEqual({ 200: 10, 402: 40 })
+    expect(stub.requests).toHaveLength(10)
+    expect(other.output()).toContain('POST /api/process-image')
+    await expectBalance(user, 0)
   })
 
   test('whose generations all fail leave the balance as it was', async () => {
@@ -148,15 +144,11 @@ describe('requests at once with one Idempotency-Key', () => {
     const user = await givenUser(app)
     await leaveTokens(user.id, 1000)
     const other = await startServer(app.stores)
-    try {
-      const headers = { 'idempotency-key': 'in-two-processes' }
-      const replies = await atOnce(20, (index) => processImage(index % 2 === 0 ? app : other, user, { headers }))
-      expect(replies.filter((reply) => reply.status === 200 && !reply.headers.has(REPLAYED))).toHaveLength(1)
-      expect(stub.requests).toHaveLength(1)
-      await expectBalance(user, 900)
-    } finally {
-      await other.kill()
-    }
+    const headers = { 'idempotency-key': 'in-two-processes' }
+    const replies = await atOnce(20, (index) => processImage(index % 2 === 0 ? app : other, user, { headers }))
+    expect(replies.filter((reply) => reply.status === 200 && !reply.headers.has(REPLAYED))).toHaveLength(1)
+    expect(stub.requests).toHaveLength(1)
+    await expectBalance(user, 900)
   })
 })
 

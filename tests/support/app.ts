@@ -15,17 +15,21 @@ const WIDE_LIMITS = {
   FORK__LIMITS__READ__PER_MINUTE: '100000',
 }
 
+const started: Stores[] = []
+
+afterAll(async () => {
+  const { closeDatabase } = await import('../../db/client.ts')
+  await closeDatabase()
+  for (const stores of started) await stores.close()
+})
+
 /** Starts the application once per test file; the environment is set before any of its modules is loaded. */
 export async function startApp(variables: Record<string, string> = {}): Promise<App> {
   const stores = await openStores()
   const secret = { AUTH_JWT_SECRET: 'a secret of the tests that is long enough' }
   Object.assign(process.env, secret, WIDE_LIMITS, stores.variables, variables)
   const fetch = currentLane() === 'built' ? await builtFetch() : sourceFetch
-  afterAll(async () => {
-    const { closeDatabase } = await import('../../db/client.ts')
-    await closeDatabase()
-    await stores.close()
-  })
+  started.push(stores)
   return { fetch, stores }
 }
 

@@ -1,14 +1,14 @@
 // Pages under test: the whole product on a port of its own, in a real Chromium that reports everything it complains about.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
 import { afterAll } from 'vitest'
+import { chromiumPath } from './chromium.ts'
 
 const START_TIMEOUT_MS = 60_000
-const SETUP_ROOT = join(import.meta.dirname, '../..')
+const PROJECT_ROOT = join(import.meta.dirname, '../..')
 const CHROMIUM_ARGUMENTS = [
   '--headless',
   '--no-sandbox',
@@ -19,18 +19,13 @@ const CHROMIUM_ARGUMENTS = [
   '--disable-component-update',
   '--disable-sync',
 ]
-const CHROMIUM_PATHS = [
-  process.env.CHROMIUM_PATH ?? '',
-  '/usr/bin/chromium',
-  '/usr/bin/chromium-browser',
-  '/usr/bin/google-chrome',
-  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
-]
-
-/** Chromium on this machine; undefined when there is none, and page tests are skipped. */
-export const chromiumPath = CHROMIUM_PATHS.find((path) => path !== '' && existsSync(path))
-
 let browser: Promise<Browser> | undefined
+
+// Registered while the test file is collected: a hook that is registered by another hook would never run.
+const cleanups: (() => Promise<unknown>)[] = []
+afterAll(async () => {
+  for (const cleanUp of cleanups.toReversed()) await cleanUp()
+})
 
 /**
  * Starts the product as `npm start` does, with data of its own, and resolves to its address. `variables` go into its
@@ -39,10 +34,10 @@ let browser: Promise<Browser> | undefined
 export async function pageUrl(variables: Record<string, string> = {}): Promise<string> {
   const dataDir = await mkdtemp(join(tmpdir(), 'test-pages-'))
   const server = spawn(process.execPath, ['scripts/dev.ts'], {
-    cwd: SETUP_ROOT,
+    cwd: PROJECT_ROOT,
     env: { PATH: process.env.PATH, PORT: '0', DATA_DIR: dataDir, ...variables },
   })
-  afterAll(async () => {
+  cleanups.push(async () => {
     await stop(server)
     await rm(dataDir, { recursive: true, force: true })
   })
@@ -72,7 +67,7 @@ export async function openPage(url: string, options: BrowserContextOptions = {})
 async function launch(): Promise<Browser> {
   if (!chromiumPath) throw new Error('Chromium was not found. Set CHROMIUM_PATH to its executable.')
   const launched = await chromium.launch({ executablePath: chromiumPath, args: CHROMIUM_ARGUMENTS })
-  afterAll(() => launched.close())
+  cleanups.push(() => launched.close())
   return launched
 }
 

@@ -1,6 +1,7 @@
 // The application as a process of its own, from source: a second instance, or one to be killed.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { onTestFinished } from 'vitest'
 import type { App } from './app.ts'
 import type { Stores } from './lane.ts'
 
@@ -13,13 +14,21 @@ export interface ServerProcess extends App {
   output(): string
 }
 
-/** Starts `npm start` on a free port, with the environment of this process and so on the same stores. */
+/**
+ * Starts `npm start` on a free port, with the environment of this process and so on the same stores. Called by a test,
+ * with which it ends.
+ */
 export async function startServer(stores: Stores, variables: Record<string, string> = {}): Promise<ServerProcess> {
   const child = spawn(process.execPath, ['scripts/dev.ts'], {
     env: { ...process.env, ...variables, PORT: '0' },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const exited = once(child, 'exit')
+  const kill = async () => {
+    child.kill('SIGKILL')
+    await exited
+  }
+  onTestFinished(kill)
   let output = ''
   const base = await new Promise<string>((resolve, reject) => {
     const fail = () => reject(new Error(`The server did not start:\n${output}`))
@@ -42,9 +51,6 @@ export async function startServer(stores: Stores, variables: Record<string, stri
       const { pathname, search } = new URL(request.url)
       return fetch(new Request(base + pathname + search, request))
     },
-    kill: async () => {
-      child.kill('SIGKILL')
-      await exited
-    },
+    kill,
   }
 }

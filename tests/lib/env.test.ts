@@ -1,0 +1,185 @@
+// The environment: everything optional, nothing half-set, and every mistake named without showing a secret.
+import { describe, expect, test } from 'vitest'
+import { EnvError, parseEnv } from '../../lib/env.ts'
+
+const SECRET = 'a secret that is long enough for anybody'
+
+function problemsOf(variables: Record<string, string>): string[] {
+  try {
+    parseEnv(variables)
+  } catch (error) {
+    if (error instanceof EnvError) return error.problems
+    throw error
+  }
+  return []
+}
+
+describe('an environment', () => {
+  test('that is empty is the embedded profile', () => {
+    expect(parseEnv({})).toEqual({
+      databaseUrl: undefined,
+      databaseUrlUnpooled: undefined,
+      kv: undefined,
+      gemini: { apiKey: undefined, baseUrl: undefined },
+      authJwtSecret: undefined,
+      admin: undefined,
+      cronSecret: undefined,
+      dataDir: '.data',
+      forkConfig: undefined,
+      port: 3000,
+      onVercel: false,
+      stage: 'development',
+      commit: undefined,
+      forkOverrides: {},
+    })
+  })
+
+  test('of variables that are there but empty is the same, as a copied .env.example has them', () => {
+    const names = [
+      'POSTGRES_URL',
+      'DATABASE_URL',
+      'POSTGRES_URL_NON_POOLING',
+      'DATABASE_URL_UNPOOLED',
+      'KV_REST_API_URL',
+      'KV_REST_API_TOKEN',
+      'GEMINI_API_KEY',
+      'GEMINI_BASE_URL',
+      'AUTH_JWT_SECRET',
+      'ADMIN_EMAIL',
+      'ADMIN_PASSWORD',
+      'CRON_SECRET',
+      'DATA_DIR',
+      'FORK_CONFIG',
+      'PORT',
+      'VERCEL',
+      'VERCEL_ENV',
+      'VERCEL_GIT_COMMIT_SHA',
+    ]
+    expect(parseEnv(Object.fromEntries(names.map((name) => [name, ''])))).toEqual(parseEnv({}))
+  })
+
+  test('that is full is read whole, spaces around values apart', () => {
+    const settings = parseEnv({
+      POSTGRES_URL: ' postgres://u:p@host/db ',
+      POSTGRES_URL_NON_POOLING: 'postgres://u:p@direct/db',
+      KV_REST_API_URL: ' https://kv.example.com ',
+      KV_REST_API_TOKEN: ' kv-token ',
+      GEMINI_API_KEY: ' gemini-key\n',
+      GEMINI_BASE_URL: 'http://127.0.0.1:4010',
+      AUTH_JWT_SECRET: SECRET,
+      ADMIN_EMAIL: ' Root@Example.COM ',
+      ADMIN_PASSWORD: 'a password for the admin',
+      CRON_SECRET: 'cron',
+      DATA_DIR: '/data',
+      PORT: '0',
+      VERCEL: '1',
+      VERCEL_ENV: 'production',
+      VERCEL_GIT_COMMIT_SHA: 'abc123',
+      FORK__BRAND__NAME: 'Ink & Co',
+      FORKED: 'not ours',
+    })
+    expect(settings).toMatchObject({
+      databaseUrl: 'postgres://u:p@host/db',
+      databaseUrlUnpooled: 'postgres://u:p@direct/db',
+      kv: { url: 'https://kv.example.com', token: 'kv-token' },
+      gemini: { apiKey: 'gemini-key', baseUrl: 'http://127.0.0.1:4010' },
+      authJwtSecret: SECRET,
+      admin: { email: 'root@example.com', password: 'a password for the admin' },
+      cronSecret: 'cron',
+      dataDir: '/data',
+      port: 0,
+      onVercel: true,
+      stage: 'production',
+      commit: 'abc123',
+      forkOverrides: { FORK__BRAND__NAME: 'Ink & Co' },
+    })
+  })
+
+  test.each([
+    { variables: { DATABASE_URL: 'd' }, pooled: 'd', unpooled: 'd' },
+    { variables: { POSTGRES_URL: 'p', DATABASE_URL: 'd' }, pooled: 'p', unpooled: 'p' },
+    { variables: { DATABASE_URL: 'd', DATABASE_URL_UNPOOLED: 'u' }, pooled: 'd', unpooled: 'u' },
+    {
+      variables: { POSTGRES_URL: 'p', POSTGRES_URL_NON_POOLING: 'n', DATABASE_URL_UNPOOLED: 'u' },
+      pooled: 'p',
+      unpooled: 'n',
+    },
+  ])('with $variables migrates through $unpooled', ({ variables, pooled, unpooled }) => {
+    expect(parseEnv(variables)).toMatchObject({ databaseUrl: pooled, databaseUrlUnpooled: unpooled })
+  })
+
+  test('keeps its data where it can be written on Vercel', () => {
+    expect(parseEnv({ VERCEL: '1' }).dataDir).toBe('/tmp/data')
+    expect(parseEnv({ VERCEL: '1', DATA_DIR: 'elsewhere' }).dataDir).toBe('elsewhere')
+  })
+
+  test.each([
+    {
+      why: 'a KV address without its token',
+      variables: { KV_REST_API_URL: 'https://kv.example.com' },
+      names: ['KV_REST_API_URL', 'KV_REST_API_TOKEN'],
+    },
+    {
+      why: 'a KV token without its address',
+      variables: { KV_REST_API_TOKEN: 'token' },
+      names: ['KV_REST_API_TOKEN', 'KV_REST_API_URL'],
+    },
+    {
+      why: 'an admin without a password',
+      variables: { ADMIN_EMAIL: 'root@example.com' },
+      names: ['ADMIN_EMAIL', 'ADMIN_PASSWORD'],
+    },
+    {
+      why: 'a password without an admin',
+      variables: { ADMIN_PASSWORD: 'password' },
+      names: ['ADMIN_PASSWORD', 'ADMIN_EMAIL'],
+    },
+    {
+      why: 'a KV token that is only spaces',
+      variables: { KV_REST_API_URL: 'https://kv.example.com', KV_REST_API_TOKEN: '  ' },
+      names: ['KV_REST_API_URL', 'KV_REST_API_TOKEN'],
+    },
+    { why: 'a secret of 31 bytes', variables: { AUTH_JWT_SECRET: 'x'.repeat(31) }, names: ['AUTH_JWT_SECRET'] },
+    {
+      why: 'an address that is none',
+      variables: { KV_REST_API_URL: 'kv.example.com', KV_REST_API_TOKEN: 'token' },
+      names: ['KV_REST_API_URL'],
+    },
+    {
+      why: 'an admin who is no address',
+      variables: { ADMIN_EMAIL: 'root', ADMIN_PASSWORD: 'password' },
+      names: ['ADMIN_EMAIL'],
+    },
+    { why: 'a port that is no number', variables: { PORT: 'http' }, names: ['PORT'] },
+    { why: 'a port out of range', variables: { PORT: '70000' }, names: ['PORT'] },
+    { why: 'a stage that is none', variables: { VERCEL_ENV: 'staging' }, names: ['VERCEL_ENV'] },
+  ])('with $why is refused by name', ({ variables, names }) => {
+    const problems = problemsOf(variables)
+    expect(problems).toHaveLength(1)
+    for (const name of names) expect(problems[0]).toContain(name)
+  })
+
+  test('has all its mistakes told at once', () => {
+    const problems = problemsOf({ AUTH_JWT_SECRET: 'short', PORT: 'http', VERCEL_ENV: 'staging' })
+    expect(problems.map((problem) => problem.split(':')[0]).sort()).toEqual(['AUTH_JWT_SECRET', 'PORT', 'VERCEL_ENV'])
+  })
+
+  test('shows no secret when it is refused', () => {
+    const variables = {
+      AUTH_JWT_SECRET: 'too short to be one',
+      ADMIN_PASSWORD: 'hunter2',
+      KV_REST_API_TOKEN: 'kv-token',
+      GEMINI_API_KEY: 'gemini-key',
+      GEMINI_BASE_URL: 'nonsense',
+      CRON_SECRET: 'cron-secret',
+      POSTGRES_URL: 'postgres://u:p4ss@host/db',
+    }
+    const text =
+      problemsOf(variables).join() + problemsOf({ ...variables, AUTH_JWT_SECRET: SECRET, GEMINI_BASE_URL: '' }).join()
+    expect(text).toContain('AUTH_JWT_SECRET')
+    expect(text).toContain('ADMIN_PASSWORD')
+    for (const secret of ['too short to be one', SECRET, 'hunter2', 'kv-token', 'gemini-key', 'cron-secret', 'p4ss']) {
+      expect(text).not.toContain(secret)
+    }
+  })
+})

@@ -1,0 +1,106 @@
+// The secret of local sign-in: given by the environment, or made once for a machine that nobody shares.
+import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { missingSecret } from '../../lib/auth/secret.ts'
+import { parseEnv } from '../../lib/env.ts'
+
+const SECRET = 'a secret that is long enough for anybody'
+const DATABASE = 'postgres://u:p@host/db'
+let dataDir: string
+
+beforeEach(() => {
+  dataDir = mkdtempSync(join(tmpdir(), 'test-secret-'))
+  for (const name of ['AUTH_JWT_SECRET', 'POSTGRES_URL', 'DATABASE_URL', 'VERCEL', 'VERCEL_ENV'])
+    vi.stubEnv(name, undefined)
+  vi.stubEnv('DATA_DIR', join(dataDir, 'deep', 'down'))
+})
+
+afterEach(() => {
+  vi.unstubAllEnvs()
+  rmSync(dataDir, { recursive: true })
+})
+
+/** The module as a process that starts now has it. */
+async function startedAfresh() {
+  vi.resetModules()
+  return await import('../../lib/auth/secret.ts')
+}
+
+describe('keyFor', () => {
+  test('gives every purpose a key of its own, the same ones wherever the secret is the same', async () => {
+    vi.stubEnv('AUTH_JWT_SECRET', SECRET)
+    const purposes = ['access-token', 'refresh-token', 'trial', 'sign-in-failures'] as const
+    const { keyFor } = await startedAfresh()
+    const keys = purposes.map((purpose) => keyFor(purpose).toString('hex'))
+    expect(new Set(keys).size).toBe(purposes.length)
+    expect(keys.every((key) => key.length === 64)).toBe(true)
+    const other = await startedAfresh()
+    expect(purposes.map((purpose) => other.keyFor(purpose).toString('hex'))).toEqual(keys)
+    vi.stubEnv('AUTH_JWT_SECRET', `${SECRET}!`)
+    const changed = await startedAfresh()
+    expect(changed.keyFor('access-token').toString('hex')).not.toBe(keys[0])
+  })
+
+  test('makes a secret where there is none, once, for this machine and its owner alone', async () => {
+    const { keyFor } = await startedAfresh()
+    const key = keyFor('access-token')
+    const file = join(dataDir, 'deep', 'down', 'auth-secret')
+    expect(statSync(file).mode & 0o777).toBe(0o600)
+    expect(readFileSync(file, 'utf8')).toMatch(/^[\w-]{43}$/)
+    const restarted = await startedAfresh()
+    expect(restarted.keyFor('access-token'), 'a restart signs nobody out').toEqual(key)
+  })
+
+  test('writes nothing where the secret is given', async () => {
+    vi.stubEnv('AUTH_JWT_SECRET', SECRET)
+    const { keyFor } = await startedAfresh()
+    keyFor('access-token')
+    expect(() => statSync(join(dataDir, 'deep'))).toThrow('ENOENT')
+  })
+
+  test('refuses to make one where instances share a database', async () => {
+    vi.stubEnv('POSTGRES_URL', DATABASE)
+    vi.stubEnv('VERCEL_ENV', 'production')
+    const { keyFor } = await startedAfresh()
+    expect(() => keyFor('access-token')).toThrow(
+      expect.objectContaining({
+        code: 'FEATURE_DISABLED',
+        details: { reason: expect.stringContaining('AUTH_JWT_SECRET') },
+      }),
+    )
+    expect(() => statSync(join(dataDir, 'deep'))).toThrow('ENOENT')
+  })
+})
+
+describe('missingSecret', () => {
+  test.each([
+    { where: 'on a developer machine', variables: {}, missing: false },
+    { where: 'on a developer machine with PostgreSQL', variables: { POSTGRES_URL: DATABASE }, missing: false },
+    { where: "in production of one's own", variables: { VERCEL_ENV: 'production' }, missing: true },
+    {
+      where: "in production of one's own with PostgreSQL",
+      variables: { VERCEL_ENV: 'production', POSTGRES_URL: DATABASE },
+      missing: true,
+    },
+    {
+      where: 'on Vercel without a database, which is a demo',
+      variables: { VERCEL: '1', VERCEL_ENV: 'production' },
+      missing: false,
+    },
+    {
+      where: 'in a preview on Vercel with a database',
+      variables: { VERCEL: '1', VERCEL_ENV: 'preview', DATABASE_URL: DATABASE },
+      missing: true,
+    },
+    {
+      where: 'in production on Vercel with a database',
+      variables: { VERCEL: '1', VERCEL_ENV: 'production', DATABASE_URL: DATABASE },
+      missing: true,
+    },
+  ])('$where: $missing', ({ variables, missing }) => {
+    expect(missingSecret(parseEnv(variables)) !== null).toBe(missing)
+    expect(missingSecret(parseEnv({ ...variables, AUTH_JWT_SECRET: SECRET }))).toBeNull()
+  })
+})
