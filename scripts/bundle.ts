@@ -1,4 +1,4 @@
-// Puts each function of api/ into a bundle and leaves a stub in its place: a cold import is then five times faster.
+// Puts each function of api/ into a bundle and leaves a stub in its place: a cold import is then about four times faster.
 //
 // It rewrites the working copy, so from `npm run build` it acts only where that copy is thrown away: on Vercel's build
 // machine, or in the copy that `npm run build:vercel` makes. It has to come before Vercel traces a function's files.

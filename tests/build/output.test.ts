@@ -41,6 +41,7 @@ describe('the output of vercel build', () => {
   test.each(['/', '/app/main.js', '/robots.txt'])('%s is served under the security headers', async (path) => {
     const response = await app.fetch(new Request(`http://localhost${path}`))
     expect(response.status).toBe(200)
+    expect(await response.text()).not.toBe('')
     expect(response.headers.get('content-security-policy')).toContain("script-src 'self'")
     expect(response.headers.get('strict-transport-security')).toBe('max-age=63072000')
   })

@@ -23,6 +23,6 @@ afterAll(() => database.destroy())
 describe('the ledger on PGlite', () => {
   test(`answers and moves what the model does, over months (seed ${seed})`, async () => {
     const property = fc.asyncProperty(life, (commands) => liveAgainstModel(database, commands))
-    await fc.assert(property, { seed, numRuns: 50 })
+    await fc.assert(property, { seed, numRuns: 50, interruptAfterTimeLimit: 45_000 })
   })
 })

@@ -139,6 +139,7 @@ async function killAgainAndAgain(rounds: Round[]): Promise<Sent[]> {
     sent.push(...(await replies))
     expect(server.output()).not.toContain('"level":"error"')
   }
+  await (await standby).kill()
   return sent
 }
 

@@ -13,6 +13,9 @@ import { seed } from '../support/seed.ts'
 
 const START_CAPITAL: Command = { do: 'credit', kind: 'pack', tokens: 60, source: 's0', expiresInMs: null }
 
+/** Shrinking ends in time for the test to show what it found. */
+const run = { seed, interruptAfterTimeLimit: 45_000 }
+
 let url: string | undefined
 
 beforeAll(async () => {
@@ -26,7 +29,7 @@ describe('the ledger', () => {
   test(`answers and moves what the model does, over months (seed ${seed})`, async () => {
     const database = connect({ max: 1, options: `-c search_path=${CLOCK_PATH}` })
     const property = fc.asyncProperty(life, (commands) => liveAgainstModel(database, commands))
-    await fc.assert(property, { seed, numRuns: 100 }).finally(() => database.destroy())
+    await fc.assert(property, { ...run, numRuns: 100 }).finally(() => database.destroy())
     expect(await ledgerViolations()).toEqual([])
   })
 
@@ -34,7 +37,7 @@ describe('the ledger', () => {
     const database = connect({ max: 16 })
     const steps = fc.array(fc.tuple(fc.nat(2), movement), { minLength: 30, maxLength: 80 })
     const property = fc.asyncProperty(steps, (drawn) => doTwiceAtOnce(database, drawn))
-    await fc.assert(property, { seed, numRuns: 40 }).finally(() => database.destroy())
+    await fc.assert(property, { ...run, numRuns: 40 }).finally(() => database.destroy())
     expect(await ledgerViolations()).toEqual([])
   })
 })
