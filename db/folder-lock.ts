@@ -1,7 +1,12 @@
 // One process per embedded database: two would corrupt its files.
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 
-/** Takes the folder for this process until it exits. Throws when another living process has it. */
+/** Another process has the folder; its message says which. */
+export class FolderInUseError extends Error {
+  override readonly name = 'FolderInUseError'
+}
+
+/** Takes the folder for this process until it exits. Throws FolderInUseError when another living process has it. */
 export function lockFolder(folder: string): void {
   const file = `${folder}.lock`
   const owner = ownerOf(file)

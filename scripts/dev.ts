@@ -1,5 +1,6 @@
 // npm start: the whole product on one local port, from source, with no build and no account anywhere.
 import { closeDatabase, db } from '../db/client.ts'
+import { FolderInUseError } from '../db/folder-lock.ts'
 import { migrationStatus } from '../db/migrate.ts'
 import { seedAdmin } from '../lib/auth/accounts.ts'
 import { config } from '../lib/config.ts'
@@ -9,11 +10,14 @@ import { features } from '../lib/features.ts'
 import { listen, SetupError } from './gateway.ts'
 import { loadApp } from './router.ts'
 
+/** Mistakes of whoever starts the server: they need the message, not the stack. */
+const SETUP_ERRORS = [ConfigError, EnvError, FolderInUseError, SetupError]
+
 try {
   await start()
 } catch (error) {
-  const isSetup = error instanceof ConfigError || error instanceof EnvError || error instanceof SetupError
-  console.error(isSetup ? error.message : error)
+  const isSetup = SETUP_ERRORS.some((kind) => error instanceof kind)
+  console.error(isSetup && error instanceof Error ? error.message : error)
   process.exit(1)
 }
 

@@ -1,6 +1,10 @@
 // What stands between a client and a function on Vercel, for both local servers: limits, trusted headers, waitUntil.
+import { randomUUID } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import { serve } from 'srvx'
+import { AppError, type ErrorCode, errorResponse } from '../lib/http/errors.ts'
+import { addCommonHeaders } from '../lib/http/headers.ts'
+import { describeError, log } from '../lib/log.ts'
 
 /** Vercel refuses a larger body before it reaches a function. */
 export const BODY_BYTES_MAX = 4.5 * 1024 * 1024
@@ -18,11 +22,31 @@ const PLATFORM_HEADER = /^(forwarded|x-real-ip|x-forwarded-.+|x-vercel-.+)$/
 /** A request from a socket has the address of its client; one made in this process has none. */
 export type Inbound = Request & { ip?: string | undefined }
 
+/** Calls the function in `file`. Whatever keeps it from answering becomes an error in the form functions give theirs. */
+export async function callFunction(request: Inbound, file: string | undefined): Promise<Response> {
+  if (file === undefined) return refusal(request, 'NOT_FOUND', 'There is nothing at this address.')
+  const admitted = await admit(request)
+  if (!admitted) return refusal(request, 'PAYLOAD_TOO_LARGE', 'The body is larger than 4.5 MB.')
+  try {
+    return await invoke(file, admitted)
+  } catch (error) {
+    log('error', 'function_failed', { file, error: describeError(error) })
+    return refusal(request, 'INTERNAL_ERROR', 'Something went wrong on our side.')
+  }
+}
+
+function refusal(request: Request, code: ErrorCode, message: string): Response {
+  const requestId = randomUUID()
+  const response = errorResponse(new AppError(code, message), requestId)
+  addCommonHeaders(response.headers, request, { requestId, corsOrigins: [] })
+  return response
+}
+
 /**
  * The request as a function sees it, its body read whole: address headers say what the socket says, whatever the client
  * sent. Undefined when the body is larger than BODY_BYTES_MAX, declared or not. As on Vercel, no abort reaches it.
  */
-export async function admit(request: Inbound): Promise<Request | undefined> {
+async function admit(request: Inbound): Promise<Request | undefined> {
   if (Number(request.headers.get('content-length')) > BODY_BYTES_MAX) return undefined
   const body = request.body ? await readBody(request.body) : new Uint8Array()
   if (body === undefined) return undefined
@@ -66,7 +90,7 @@ function trustedHeaders({ headers: sent, ip }: Inbound): Headers {
 }
 
 /** Calls the function in `file`, importing it the first time. Throws what it throws. */
-export async function invoke(file: string, request: Request): Promise<Response> {
+async function invoke(file: string, request: Request): Promise<Response> {
   const { default: handler }: { default?: unknown } = await import(pathToFileURL(file).href)
   if (!isFetchHandler(handler)) throw new TypeError(`${file} has no default export with a fetch function.`)
   return await handler.fetch(request)

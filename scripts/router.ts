@@ -1,14 +1,10 @@
 // The whole product in one process, from source: api/ as functions, public/ as pages, with the rules of vercel.json.
-import { randomUUID } from 'node:crypto'
 import { globSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { staticMiddleware } from 'srvx/static'
-import { AppError, type ErrorCode, errorResponse } from '../lib/http/errors.ts'
-import { addCommonHeaders } from '../lib/http/headers.ts'
-import { describeError, log } from '../lib/log.ts'
-import { admit, drain, type Inbound, invoke, provideWaitUntil } from './gateway.ts'
+import { callFunction, drain, type Inbound, provideWaitUntil } from './gateway.ts'
 
 export interface App {
   fetch(request: Inbound): Promise<Response>
@@ -57,7 +53,7 @@ export async function loadApp(root = fileURLToPath(new URL('..', import.meta.url
 
   async function fetch(request: Inbound): Promise<Response> {
     const url = new URL(request.url)
-    if (url.pathname.startsWith('/api/')) return await serveFunction(request, functionFor(url.pathname))
+    if (url.pathname.startsWith('/api/')) return await callFunction(request, functionFor(url.pathname))
     const page = await servePage(request, url)
     for (const { pattern, headers } of headerRules) {
       if (!pattern.test({ pathname: url.pathname })) continue
@@ -87,24 +83,4 @@ function fill(destination: string, groups: Record<string, string | undefined>): 
 function cleanPath(path: string): string {
   const named = /^\/(?:(.+)\/)?index(?:\.html)?\/?$/.exec(path) ?? /^\/(.*)\.html\/?$/.exec(path)
   return named ? `/${(named[1] ?? '').replace(/^\/+/, '')}` : path
-}
-
-async function serveFunction(request: Inbound, file: string | undefined): Promise<Response> {
-  if (file === undefined) return refusal(request, 'NOT_FOUND', 'There is nothing at this address.')
-  const admitted = await admit(request)
-  if (!admitted) return refusal(request, 'PAYLOAD_TOO_LARGE', 'The body is larger than 4.5 MB.')
-  try {
-    return await invoke(file, admitted)
-  } catch (error) {
-    log('error', 'function_failed', { file, error: describeError(error) })
-    return refusal(request, 'INTERNAL_ERROR', 'Something went wrong on our side.')
-  }
-}
-
-/** An error in the form that functions give theirs, for a request that reaches none. */
-function refusal(request: Request, code: ErrorCode, message: string): Response {
-  const requestId = randomUUID()
-  const response = errorResponse(new AppError(code, message), requestId)
-  addCommonHeaders(response.headers, request, { requestId, corsOrigins: [] })
-  return response
 }

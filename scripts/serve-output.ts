@@ -7,7 +7,7 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { staticMiddleware } from 'srvx/static'
 import { EnvError, env } from '../lib/env.ts'
-import { admit, drain, type Inbound, invoke, listen, provideWaitUntil, SetupError } from './gateway.ts'
+import { callFunction, drain, type Inbound, listen, provideWaitUntil, SetupError } from './gateway.ts'
 
 export interface BuiltApp {
   fetch(request: Inbound): Promise<Response>
@@ -61,16 +61,14 @@ export async function load(folder: string): Promise<BuiltApp> {
   async function fetch(request: Inbound): Promise<Response> {
     const { target, status, headers } = route(new URL(request.url).pathname)
     const response = await respond(request, target, status)
-    for (const [name, value] of Object.entries(headers)) {
-      if (!response.headers.has(name)) response.headers.set(name, value)
-    }
-    return response
+    const merged = new Headers({ ...headers, ...Object.fromEntries(response.headers) })
+    return new Response(response.body, { status: response.status, headers: merged })
   }
 
   async function respond(request: Inbound, target: Target | undefined, status: number): Promise<Response> {
     if (!target) return status < 400 ? new Response(null, { status }) : platformError(status, 'NOT_FOUND')
     return 'function' in target
-      ? await callFunction(target.function, request)
+      ? await callFunction(request, target.function)
       : await servePage(request, target.page, status)
   }
 
@@ -159,21 +157,7 @@ function pageServer(folder: string): (request: Request, file: string, status: nu
   }
 }
 
-async function callFunction(file: string, request: Inbound): Promise<Response> {
-  const admitted = await admit(request)
-  if (!admitted) return platformError(413, 'FUNCTION_PAYLOAD_TOO_LARGE')
-  try {
-    const response = await invoke(file, admitted)
-    return new Response(response.body, response)
-  } catch (error) {
-    console.error(`${file} failed:`, error)
-    return platformError(500, 'FUNCTION_INVOCATION_FAILED')
-  }
-}
-
 const PLATFORM_MESSAGE = {
-  FUNCTION_INVOCATION_FAILED: 'A server error has occurred',
-  FUNCTION_PAYLOAD_TOO_LARGE: 'Request Entity Too Large',
   INVALID_REQUEST_METHOD: 'This request method is not supported for this resource',
   NOT_FOUND: 'The page could not be found',
 }

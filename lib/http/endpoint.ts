@@ -97,7 +97,11 @@ async function serve(table: Row[], request: Request): Promise<Response> {
       ms: Math.round(performance.now() - startedAt),
     }
     const failed = status >= 500
-    log(failed ? 'error' : 'info', 'request', { ...line, ...notes, ...(failed && { error: describeError(error) }) })
+    log(failed ? 'error' : 'info', 'request', {
+      ...line,
+      ...notes,
+      ...(failed && error !== undefined && { error: describeError(error) }),
+    })
   }
   const finish = ({ status, headers: own, body }: Response) => {
     const headers = new Headers(own)

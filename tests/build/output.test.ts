@@ -60,7 +60,7 @@ describe('the output of vercel build', () => {
     const body = new Uint8Array(BODY_BYTES_MAX + 1)
     const response = await app.fetch(new Request('http://localhost/api/process-image', { method: 'POST', body }))
     expect(response.status).toBe(413)
-    expect(await response.text()).toContain('FUNCTION_PAYLOAD_TOO_LARGE')
+    expect(await response.json()).toMatchObject({ error: { code: 'PAYLOAD_TOO_LARGE' } })
   })
 })
 

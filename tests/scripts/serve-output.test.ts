@@ -135,13 +135,13 @@ describe('functions', () => {
     const body = new Uint8Array(BODY_BYTES_MAX + 1)
     const response = await get('/api/echo', { method: 'POST', headers, body })
     expect(response.status).toBe(413)
-    expect(await response.text()).toContain('FUNCTION_PAYLOAD_TOO_LARGE')
+    expect(await response.json()).toMatchObject({ error: { code: 'PAYLOAD_TOO_LARGE' } })
   })
 
   test('one that throws says so on the server only', async () => {
     const response = await get('/api/broken')
     expect(response.status).toBe(500)
-    expect(await response.text()).toBe('A server error has occurred\n\nFUNCTION_INVOCATION_FAILED\n')
+    expect(await response.json()).toMatchObject({ error: { code: 'INTERNAL_ERROR' } })
   })
 
   test('nothing built is an answer, not a crash', async () => {

@@ -35,7 +35,7 @@ describe('the ledger', () => {
 
   test(`keeps its rules when three users do everything twice at once (seed ${seed})`, async () => {
     const database = connect({ max: 16 })
-    const steps = fc.array(fc.tuple(fc.nat(2), movement), { minLength: 30, maxLength: 80 })
+    const steps = fc.array(fc.tuple(fc.nat(2), movement), { minLength: 30, maxLength: 80, size: 'max' })
     const property = fc.asyncProperty(steps, (drawn) => doTwiceAtOnce(database, drawn))
     await fc.assert(property, { ...run, numRuns: 40 }).finally(() => database.destroy())
     expect(await ledgerViolations()).toEqual([])
