@@ -58,7 +58,6 @@ export async function addAccounts(url: string, count: number): Promise<Account[]
     `insert into refresh_tokens (user_id, family_id, token_hash, expires_at, absolute_expires_at)
        select user_id, session_id, 'bench:' || session_id, now() + interval '1 day', now() + interval '1 day' from added`,
     `select ledger_open(user_id, '{"free":${PLAN_TOKENS}}', 0, 'trial:' || user_id) from added`,
-    'analyze',
     'select user_id, session_id from added',
   )
   return rows.map(({ user_id, session_id }) => ({ userId: String(user_id), sessionId: String(session_id) }))

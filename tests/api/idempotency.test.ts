@@ -33,7 +33,7 @@ beforeAll(async () => {
     GEMINI_API_KEY: 'test-key',
     GEMINI_BASE_URL: stub.url,
     FORK__TOOLS__0__PROVIDERS: '["gemini"]',
-    FORK__AI__PROVIDER_TIMEOUT_MS: '4000',
+    FORK__AI__PROVIDER_TIMEOUT_MS: '2500',
   })
   thumbnail = await sharp(photo()).resize(64).jpeg().toBuffer()
   user = await givenUser(app)
@@ -185,7 +185,7 @@ describe('a repeated request', () => {
   })
 
   test('is told to wait while the first one runs', async () => {
-    stub.behave([{ kind: 'ok', delayMs: 1000 }])
+    stub.behave([{ kind: 'ok', delayMs: 1500 }])
     const running = post('running')
     await expect.poll(() => stub.requests.length, { interval: 5 }).toBe(1)
     const { status, headers, json } = await post('running')

@@ -135,6 +135,25 @@ describe('a body', () => {
     expect(JSON.parse(await reply.text()).error.details).toEqual({ bytesMax: 10 })
   })
 
+  test('without end is refused as soon as it is over the cap, and the rest is not waited for', async () => {
+    let bytesSent = 0
+    let cancelled = false
+    const body = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        bytesSent += 10_000
+        controller.enqueue(new Uint8Array(10_000).fill(0x20))
+      },
+      cancel() {
+        cancelled = true
+      },
+    })
+    const init = { method: 'POST', body, duplex: 'half' as const }
+    const reply = await things.fetch(new Request('http://localhost/api/things', init))
+    expect(reply.status).toBe(413)
+    expect(bytesSent).toBeLessThanOrEqual(130_000)
+    expect(cancelled).toBe(true)
+  })
+
   test('is not looked at where no route asks for one', async () => {
     const reply = await ask('GET /api/things', {
       headers: { 'content-length': '999999999', 'content-type': 'text/plain' },

@@ -31,250 +31,151 @@ beforeAll(async () => {
 })
 
 describe('the database refuses', () => {
-  test.each<{ attack: string; code: string; statements: (v: Victim) => string[] }>([
+  test.each<[attack: string, code: string, statements: (v: Victim) => string[]]>([
     // The journal.
-    {
-      attack: 'to edit an entry',
-      code: FORBIDDEN,
-      statements: (v) => [`update ledger_entry set amount = 1 where user_id = '${v.user}'`],
-    },
-    {
-      attack: 'to delete an entry',
-      code: FORBIDDEN,
-      statements: (v) => [`delete from ledger_entry where user_id = '${v.user}'`],
-    },
-    { attack: 'to empty the journal', code: FORBIDDEN, statements: () => ['truncate ledger_entry'] },
-    { attack: 'to empty the holds', code: FORBIDDEN, statements: () => ['truncate ledger_hold cascade'] },
-    { attack: 'to empty the lots', code: FORBIDDEN, statements: () => ['truncate ledger_lot cascade'] },
-    { attack: 'to empty the accounts', code: FORBIDDEN, statements: () => ['truncate ledger_account cascade'] },
-    { attack: 'to empty everything through the users', code: FORBIDDEN, statements: () => ['truncate users cascade'] },
-    { attack: 'an entry of nothing', code: CHECK, statements: (v) => [entry(v, 'lapse', 0, v.pack)] },
-    { attack: 'a negative entry', code: CHECK, statements: (v) => [entry(v, 'lapse', -5, v.pack)] },
-    { attack: 'an operation it does not know', code: FOREIGN_KEY, statements: (v) => [entry(v, 'gift', 5, v.pack)] },
-    {
-      attack: 'an operation added behind its back',
-      code: FORBIDDEN,
-      statements: () => [`insert into ledger_op values ('gift', 'house:gifts', 'available')`],
-    },
-    {
-      attack: 'an operation with another meaning',
-      code: FORBIDDEN,
-      statements: () => [`update ledger_op set target = 'house:lapsed' where op = 'spend'`],
-    },
+    ['to edit an entry', FORBIDDEN, (v) => [`update ledger_entry set amount = 1 where user_id = '${v.user}'`]],
+    ['to delete an entry', FORBIDDEN, (v) => [`delete from ledger_entry where user_id = '${v.user}'`]],
+    ['to empty the journal', FORBIDDEN, () => ['truncate ledger_entry']],
+    ['to empty the holds', FORBIDDEN, () => ['truncate ledger_hold cascade']],
+    ['to empty the lots', FORBIDDEN, () => ['truncate ledger_lot cascade']],
+    ['to empty the accounts', FORBIDDEN, () => ['truncate ledger_account cascade']],
+    ['to empty everything through the users', FORBIDDEN, () => ['truncate users cascade']],
+    ['an entry of nothing', CHECK, (v) => [entry(v, 'lapse', 0, v.pack)]],
+    ['a negative entry', CHECK, (v) => [entry(v, 'lapse', -5, v.pack)]],
+    ['an operation it does not know', FOREIGN_KEY, (v) => [entry(v, 'gift', 5, v.pack)]],
+    [
+      'an operation added behind its back',
+      FORBIDDEN,
+      () => [`insert into ledger_op values ('gift', 'house:gifts', 'available')`],
+    ],
+    [
+      'an operation with another meaning',
+      FORBIDDEN,
+      () => [`update ledger_op set target = 'house:lapsed' where op = 'spend'`],
+    ],
     // Lots.
-    {
-      attack: 'to raise a lot',
-      code: FORBIDDEN,
-      statements: (v) => [
-        `update ledger_lot set granted = granted + 5, available = available + 5 where id = ${v.pack}`,
-      ],
-    },
-    {
-      attack: 'to move the expiry of a lot',
-      code: FORBIDDEN,
-      statements: (v) => [`update ledger_lot set expires_at = null where id = ${v.plan}`],
-    },
-    { attack: 'to delete a lot', code: FORBIDDEN, statements: (v) => [`delete from ledger_lot where id = ${v.pack}`] },
-    {
-      attack: 'a lot that is spent at birth',
-      code: FORBIDDEN,
-      statements: (v) => [lot(v, { kind: 'pack', unit: 'token', granted: 5, available: 4, spent: 1, source: 'x' })],
-    },
-    {
-      attack: 'a lot with more in it than granted',
-      code: FORBIDDEN,
-      statements: (v) => [lot(v, { kind: 'pack', unit: 'token', granted: 5, available: 6, spent: 0, source: 'x' })],
-    },
-    {
-      attack: 'a second lot of one source',
-      code: UNIQUE,
-      statements: (v) => [
-        lot(v, { kind: 'pack', unit: 'token', granted: 60, available: 60, spent: 0, source: `pack:${v.user}` }),
-      ],
-    },
-    {
-      attack: 'a trial of tokens',
-      code: CHECK,
-      statements: (v) => [lot(v, { kind: 'trial', unit: 'token', granted: 5, available: 5, spent: 0, source: 'x' })],
-    },
-    { attack: 'a second grant of a lot', code: UNIQUE, statements: (v) => [entry(v, 'grant', 60, v.pack)] },
-    { attack: 'to take more than there is', code: CHECK, statements: (v) => [entry(v, 'lapse', 41, v.pack)] },
-    { attack: 'to take what is held', code: CHECK, statements: (v) => [entry(v, 'clawback', 60, v.pack)] },
-    {
-      attack: "an entry on somebody else's lot",
-      code: FOREIGN_KEY,
-      statements: (v) => [entry({ user: v.stranger }, 'lapse', 1, v.pack)],
-    },
+    [
+      'to raise a lot',
+      FORBIDDEN,
+      (v) => [`update ledger_lot set granted = granted + 5, available = available + 5 where id = ${v.pack}`],
+    ],
+    ['to move the expiry of a lot', FORBIDDEN, (v) => [`update ledger_lot set expires_at = null where id = ${v.plan}`]],
+    ['to delete a lot', FORBIDDEN, (v) => [`delete from ledger_lot where id = ${v.pack}`]],
+    ['a lot that is spent at birth', FORBIDDEN, (v) => [lot(v, { available: 4, spent: 1 })]],
+    ['a lot with more in it than granted', FORBIDDEN, (v) => [lot(v, { available: 6 })]],
+    ['a second lot of one source', UNIQUE, (v) => [lot(v, { source: `pack:${v.user}` })]],
+    ['a trial of tokens', CHECK, (v) => [lot(v, { kind: 'trial' })]],
+    ['a second grant of a lot', UNIQUE, (v) => [entry(v, 'grant', 60, v.pack)]],
+    ['to take more than there is', CHECK, (v) => [entry(v, 'lapse', 41, v.pack)]],
+    ['to take what is held', CHECK, (v) => [entry(v, 'clawback', 60, v.pack)]],
+    ["an entry on somebody else's lot", FOREIGN_KEY, (v) => [entry({ user: v.stranger }, 'lapse', 1, v.pack)]],
     // Accounts.
-    {
-      attack: 'to forgive a debt by hand',
-      code: FORBIDDEN,
-      statements: (v) => [`update ledger_account set debt = 0 where user_id = '${v.user}'`],
-    },
-    { attack: 'to repay what is not owed', code: CHECK, statements: (v) => [entry(v, 'repay', 1, v.pack)] },
-    {
-      attack: 'one refund taken twice',
-      code: UNIQUE,
-      statements: (v) => [1, 2].map(() => entry(v, 'clawback', 1, v.pack, { ref: 'refund' })),
-    },
-    {
-      attack: 'to delete an account',
-      code: FORBIDDEN,
-      statements: (v) => [`delete from ledger_account where user_id = '${v.user}'`],
-    },
-    {
-      attack: 'to delete a user who has an account',
-      code: FOREIGN_KEY,
-      statements: (v) => [
-        `delete from subscriptions where user_id = '${v.user}'`,
-        `delete from users where id = '${v.user}'`,
-      ],
-    },
+    ['to forgive a debt by hand', FORBIDDEN, (v) => [`update ledger_account set debt = 0 where user_id = '${v.user}'`]],
+    ['to repay what is not owed', CHECK, (v) => [entry(v, 'repay', 1, v.pack)]],
+    ['one refund taken twice', UNIQUE, (v) => [1, 2].map(() => entry(v, 'clawback', 1, v.pack, { ref: 'refund' }))],
+    ['to delete an account', FORBIDDEN, (v) => [`delete from ledger_account where user_id = '${v.user}'`]],
+    [
+      'to delete a user who has an account',
+      FOREIGN_KEY,
+      (v) => [`delete from subscriptions where user_id = '${v.user}'`, `delete from users where id = '${v.user}'`],
+    ],
     // Holds.
-    {
-      attack: 'a hold without entries',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [newHold(v, 'token', 5)],
-    },
-    {
-      attack: 'a hold that is closed at birth',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [
+    ['a hold without entries', OUT_OF_BALANCE, (v) => [newHold(v, 'token', 5)]],
+    [
+      'a hold that is closed at birth',
+      OUT_OF_BALANCE,
+      (v) => [
         `insert into ledger_hold (id, user_id, asked, amount, unit, state, spent, closed_at, expires_at)
            values ('new', '${v.user}', 5, 5, 'token', 'settled', 5, now(), now())`,
       ],
-    },
-    {
-      attack: 'a hold of more than its entries',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [newHold(v, 'token', 5), entry(v, 'reserve', 4, v.pack, { hold: 'new' })],
-    },
-    {
-      attack: 'to spend without closing the hold',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [entry(v, 'spend', 20, v.pack, { hold: v.hold })],
-    },
-    {
-      attack: 'to give back without closing the hold',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [entry(v, 'release', 20, v.pack, { hold: v.hold })],
-    },
-    {
-      attack: 'to close a hold without entries',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [closeHold(v.hold, 'settled', 20)],
-    },
-    {
-      attack: 'to close a hold for more than it holds',
-      code: CHECK,
-      statements: (v) => [closeHold(v.hold, 'settled', 21)],
-    },
-    {
-      attack: 'to give a hold back and charge for it',
-      code: CHECK,
-      statements: (v) => [closeHold(v.hold, 'voided', 20)],
-    },
-    {
-      attack: 'to charge less than the hold says',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [
+    ],
+    [
+      'a hold of more than its entries',
+      OUT_OF_BALANCE,
+      (v) => [newHold(v, 'token', 5), entry(v, 'reserve', 4, v.pack, { hold: 'new' })],
+    ],
+    ['to spend without closing the hold', OUT_OF_BALANCE, (v) => [entry(v, 'spend', 20, v.pack, { hold: v.hold })]],
+    [
+      'to give back without closing the hold',
+      OUT_OF_BALANCE,
+      (v) => [entry(v, 'release', 20, v.pack, { hold: v.hold })],
+    ],
+    ['to close a hold without entries', OUT_OF_BALANCE, (v) => [closeHold(v.hold, 'settled', 20)]],
+    ['to close a hold for more than it holds', CHECK, (v) => [closeHold(v.hold, 'settled', 21)]],
+    ['to give a hold back and charge for it', CHECK, (v) => [closeHold(v.hold, 'voided', 20)]],
+    [
+      'to charge less than the hold says',
+      OUT_OF_BALANCE,
+      (v) => [
         closeHold(v.hold, 'settled', 20),
         entry(v, 'spend', 5, v.pack, { hold: v.hold }),
         entry(v, 'release', 15, v.pack, { hold: v.hold }),
       ],
-    },
-    {
-      attack: 'to reserve twice from one lot for one hold',
-      code: UNIQUE,
-      statements: (v) => [entry(v, 'reserve', 1, v.pack, { hold: v.hold })],
-    },
-    {
-      attack: 'to reserve more from another lot for the same hold',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [entry(v, 'reserve', 1, v.plan, { hold: v.hold })],
-    },
-    {
-      attack: 'to reserve for no hold',
-      code: CHECK,
-      statements: (v) => [entry(v, 'reserve', 1, v.plan)],
-    },
-    {
-      attack: 'to reserve for a hold that is closed',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [entry(v, 'reserve', 1, v.plan, { hold: v.closedHold })],
-    },
-    {
-      attack: 'to charge one lot for what is held of another',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [
+    ],
+    ['to reserve twice from one lot for one hold', UNIQUE, (v) => [entry(v, 'reserve', 1, v.pack, { hold: v.hold })]],
+    [
+      'to reserve more from another lot for the same hold',
+      OUT_OF_BALANCE,
+      (v) => [entry(v, 'reserve', 1, v.plan, { hold: v.hold })],
+    ],
+    ['to reserve for no hold', CHECK, (v) => [entry(v, 'reserve', 1, v.plan)]],
+    [
+      'to reserve for a hold that is closed',
+      OUT_OF_BALANCE,
+      (v) => [entry(v, 'reserve', 1, v.plan, { hold: v.closedHold })],
+    ],
+    [
+      'to charge one lot for what is held of another',
+      OUT_OF_BALANCE,
+      (v) => [
         newHold(v, 'token', 20),
         entry(v, 'reserve', 20, v.plan, { hold: 'new' }),
         closeHold(v.hold, 'settled', 20),
         entry(v, 'spend', 20, v.plan, { hold: v.hold }),
       ],
-    },
-    {
-      attack: 'to pay a generation with one token',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [newHold(v, 'generation', 1), entry(v, 'reserve', 1, v.pack, { hold: 'new' })],
-    },
-    {
-      attack: 'to pay tokens with a trial generation',
-      code: OUT_OF_BALANCE,
-      statements: (v) => [newHold(v, 'token', 1), entry(v, 'reserve', 1, v.trial, { hold: 'new' })],
-    },
-    {
-      attack: 'to reopen a hold',
-      code: FORBIDDEN,
-      statements: (v) => [
-        `update ledger_hold set state = 'pending', spent = null, closed_at = null where id = '${v.closedHold}'`,
-      ],
-    },
-    {
-      attack: 'to shrink a hold',
-      code: FORBIDDEN,
-      statements: (v) => [`update ledger_hold set amount = 1 where id = '${v.hold}'`],
-    },
-    {
-      attack: 'to delete a hold',
-      code: FORBIDDEN,
-      statements: (v) => [`delete from ledger_hold where id = '${v.hold}'`],
-    },
-    {
-      attack: "an entry on somebody else's hold",
-      code: FOREIGN_KEY,
-      statements: (v) => [
+    ],
+    [
+      'to pay a generation with one token',
+      OUT_OF_BALANCE,
+      (v) => [newHold(v, 'generation', 1), entry(v, 'reserve', 1, v.pack, { hold: 'new' })],
+    ],
+    [
+      'to pay tokens with a trial generation',
+      OUT_OF_BALANCE,
+      (v) => [newHold(v, 'token', 1), entry(v, 'reserve', 1, v.trial, { hold: 'new' })],
+    ],
+    [
+      'to reopen a hold',
+      FORBIDDEN,
+      (v) => [`update ledger_hold set state = 'pending', spent = null, closed_at = null where id = '${v.closedHold}'`],
+    ],
+    ['to shrink a hold', FORBIDDEN, (v) => [`update ledger_hold set amount = 1 where id = '${v.hold}'`]],
+    ['to delete a hold', FORBIDDEN, (v) => [`delete from ledger_hold where id = '${v.hold}'`]],
+    [
+      "an entry on somebody else's hold",
+      FOREIGN_KEY,
+      (v) => [
         `insert into ledger_entry (user_id, op, amount, lot_id, hold_id)
            select '${v.stranger}', 'reserve', 1, id, '${v.hold}' from ledger_lot where user_id = '${v.stranger}' limit 1`,
       ],
-    },
+    ],
     // What the subscription says of its plan lot.
-    {
-      attack: 'tokens_used by hand',
-      code: MIRROR,
-      statements: (v) => [`update subscriptions set tokens_used = 7 where user_id = '${v.user}'`],
-    },
-    {
-      attack: 'token_limit by hand',
-      code: MIRROR,
-      statements: (v) => [`update subscriptions set token_limit = 5000 where user_id = '${v.user}'`],
-    },
-    {
-      attack: 'a subscription on a lot that is no plan',
-      code: MIRROR,
-      statements: (v) => [
-        `update subscriptions set plan_lot_id = ${v.pack}, token_limit = 60 where user_id = '${v.user}'`,
-      ],
-    },
-    {
-      attack: "a subscription on somebody else's plan",
-      code: MIRROR,
-      statements: (v) => [
+    ['tokens_used by hand', MIRROR, (v) => [`update subscriptions set tokens_used = 7 where user_id = '${v.user}'`]],
+    ['token_limit by hand', MIRROR, (v) => [`update subscriptions set token_limit = 5000 where user_id = '${v.user}'`]],
+    [
+      'a subscription on a lot that is no plan',
+      MIRROR,
+      (v) => [`update subscriptions set plan_lot_id = ${v.pack}, token_limit = 60 where user_id = '${v.user}'`],
+    ],
+    [
+      "a subscription on somebody else's plan",
+      MIRROR,
+      (v) => [
         `update subscriptions set plan_lot_id = (select plan_lot_id from subscriptions where user_id = '${v.stranger}')
            where user_id = '${v.user}'`,
       ],
-    },
-  ])('$attack', async ({ code, statements }) => {
+    ],
+  ])('%s', async (_attack, code, statements) => {
     const attempt = db()
       .transaction()
       .execute(async (trx) => {
@@ -298,18 +199,10 @@ function entry(
     values ('${user}', '${op}', ${amount}, ${lotId}, ${quoted(hold)}, ${quoted(ref)})`
 }
 
-interface NewLot {
-  kind: string
-  unit: string
-  granted: number
-  available: number
-  spent: number
-  source: string
-}
-
-function lot({ user }: Victim, { kind, unit, granted, available, spent, source }: NewLot): string {
+/** A lot of 5 tokens, unless said otherwise. */
+function lot({ user }: Victim, { kind = 'pack', available = 5, spent = 0, source = 'new' }): string {
   return `insert into ledger_lot (user_id, kind, unit, priority, granted, available, spent, source)
-    values ('${user}', '${kind}', '${unit}', 30, ${granted}, ${available}, ${spent}, '${source}')`
+    values ('${user}', '${kind}', 'token', 30, 5, ${available}, ${spent}, '${source}')`
 }
 
 function newHold({ user }: Victim, unit: string, amount: number): string {

@@ -13,7 +13,7 @@ export type Command =
   | { do: 'sweep' | 'status' }
   | { do: 'wait'; ms: number }
 
-export type Answer = Record<string, unknown> | undefined
+type Answer = Record<string, unknown> | undefined
 
 const MINUTE_MS = 60_000
 const HOUR_MS = 60 * MINUTE_MS
