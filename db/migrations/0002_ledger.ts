@@ -88,6 +88,7 @@ create table ledger_entry (
   unique (hold_id, lot_id, op),
   unique (ref, op)
 );
+create unique index ledger_entry_grant on ledger_entry (lot_id) where op = 'grant';
 create index ledger_entry_user on ledger_entry (user_id, id);
 create index ledger_entry_lot on ledger_entry (lot_id);
 
@@ -95,6 +96,9 @@ create function ledger_forbid() returns trigger language plpgsql as $$
 begin
   raise exception '% on % is forbidden', tg_op, tg_table_name using errcode = 'LG001';
 end $$;
+
+create trigger ledger_op_fixed before insert or update or delete on ledger_op
+  for each statement execute function ledger_forbid();
 
 -- Balances move only by inserting an entry.
 create function ledger_entry_apply() returns trigger language plpgsql as $$
@@ -149,27 +153,31 @@ create trigger ledger_hold_guard before update on ledger_hold for each row
   execute function ledger_forbid();
 create trigger ledger_hold_no_delete before delete on ledger_hold for each row execute function ledger_forbid();
 
--- At commit every hold's entries add up to the hold.
+-- At commit every hold's entries add up to the hold, lot by lot, and all of them are in its unit.
 create function ledger_hold_balanced() returns trigger language plpgsql as $$
 declare
   v_hold ledger_hold;
   v_reserved bigint;
   v_spent bigint;
-  v_released bigint;
+  v_matched boolean;
 begin
   select * into v_hold from ledger_hold
     where id = case tg_table_name when 'ledger_hold' then to_jsonb(new) ->> 'id' else to_jsonb(new) ->> 'hold_id' end;
-  select coalesce(sum(amount) filter (where op = 'reserve'), 0),
-         coalesce(sum(amount) filter (where op = 'spend'), 0),
-         coalesce(sum(amount) filter (where op = 'release'), 0)
-    into v_reserved, v_spent, v_released
-    from ledger_entry where hold_id = v_hold.id;
-  if v_reserved <> v_hold.amount
-    or v_spent <> coalesce(v_hold.spent, 0)
-    or v_released <> (case when v_hold.state = 'pending' then 0 else v_hold.amount - v_hold.spent end)
-  then
-    raise exception 'hold % does not balance: reserved % of %, spent %, released %',
-      v_hold.id, v_reserved, v_hold.amount, v_spent, v_released using errcode = 'LG002';
+  select coalesce(sum(part.reserved), 0), coalesce(sum(part.spent), 0),
+      coalesce(bool_and(part.unit = v_hold.unit
+        and part.spent + part.released = case v_hold.state when 'pending' then 0 else part.reserved end), true)
+    into v_reserved, v_spent, v_matched
+    from (
+      select l.unit,
+          coalesce(sum(e.amount) filter (where e.op = 'reserve'), 0) as reserved,
+          coalesce(sum(e.amount) filter (where e.op = 'spend'), 0) as spent,
+          coalesce(sum(e.amount) filter (where e.op = 'release'), 0) as released
+        from ledger_entry e join ledger_lot l on l.id = e.lot_id
+        where e.hold_id = v_hold.id group by l.id
+    ) part;
+  if not v_matched or v_reserved <> v_hold.amount or v_spent <> coalesce(v_hold.spent, 0) then
+    raise exception 'hold % does not balance: reserved % of %, spent % of %, lot by lot %',
+      v_hold.id, v_reserved, v_hold.amount, v_spent, coalesce(v_hold.spent, 0), v_matched using errcode = 'LG002';
   end if;
   return null;
 end $$;

@@ -56,8 +56,8 @@ begin
     when v_row.status is null and v_row.locked_until is null and v_row.receipt is null then 'run'
     when v_row.fingerprint <> p_fingerprint then 'reused'
     when v_row.status is not null and v_row.body_expires_at > now() then 'replay'
-    when v_row.status is not null or v_row.receipt is not null then 'gone'
     when v_row.locked_until > now() then 'in_progress'
+    when v_row.status is not null or v_row.receipt is not null then 'gone'
     else 'run' end;
   if v_outcome = 'run' then
     -- Whatever the crashed run still holds goes back before the next run begins.

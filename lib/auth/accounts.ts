@@ -108,12 +108,17 @@ export async function seedAdmin(): Promise<boolean> {
   const existing = await db().selectFrom('users').select('id').where('email', '=', admin.email).executeTakeFirst()
   if (existing) return false
   const passwordHash = await hashPassword(admin.password)
-  await db()
-    .transaction()
-    .execute(async (trx) => {
-      const id = await createUser(trx, { name: 'Admin', email: admin.email, passwordHash, role: 'admin' })
-      await recordAudit(trx, { actor: { type: 'system' }, action: 'admin.seed', target: { type: 'user', id } })
-    })
+  try {
+    await db()
+      .transaction()
+      .execute(async (trx) => {
+        const id = await createUser(trx, { name: 'Admin', email: admin.email, passwordHash, role: 'admin' })
+        await recordAudit(trx, { actor: { type: 'system' }, action: 'admin.seed', target: { type: 'user', id } })
+      })
+  } catch (error) {
+    if (isUniqueViolation(error)) return false // Another instance seeds at the same time.
+    throw error
+  }
   return true
 }
 

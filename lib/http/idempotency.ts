@@ -16,6 +16,7 @@ const LOCK_MARGIN_MS = 30_000
 /** A claimed key: the right to run once. `holdId` names the one hold this run may make. */
 export interface Claim {
   id: string
+  attempt: number
   holdId: string
 }
 
@@ -51,7 +52,7 @@ export async function claimKey(
   if (!row) throw new Error('idempotency_claim answered nothing.')
   switch (row.outcome) {
     case 'run':
-      return { claim: { id: row.id, holdId: `${row.id}:${row.attempt}` } }
+      return { claim: { id: row.id, attempt: row.attempt, holdId: `${row.id}:${row.attempt}` } }
     case 'replay':
       return {
         replay: new Response(Buffer.from(row.body ?? []), {
@@ -101,6 +102,7 @@ export async function keepAnswer(claim: Claim, response: Response): Promise<Resp
         }),
       })
       .where('id', '=', claim.id)
+      .where('attempt', '=', claim.attempt)
       .execute()
   } catch (error) {
     log('error', 'answer_not_kept', { claim: claim.id, error: describeError(error) })
