@@ -37,6 +37,9 @@ async function logIn(context: Context<'public', v.InferOutput<typeof Credentials
 
 async function refresh(context: Context<'public', v.InferOutput<typeof RefreshToken>>) {
   const origin = originOf(context)
+  // Before the exchange: a refused one would leave the client with a token that is spent.
+  const owner = await sessionOf(db(), context.body.refreshToken)
+  if (owner) await requireActive(db(), owner.userId)
   const session = await rotateSession(db(), context.body.refreshToken, origin)
   if (session.reused) {
     const { userId, sessionId } = session
@@ -51,7 +54,6 @@ async function refresh(context: Context<'public', v.InferOutput<typeof RefreshTo
       'This refresh token was used before. The session has been ended; sign in again.',
     )
   }
-  await requireActive(db(), session.userId)
   return await signedIn(session)
 }
 

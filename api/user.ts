@@ -5,16 +5,14 @@ import { db } from '../db/client.ts'
 import { profileOf } from '../lib/auth/profile.ts'
 import { validate } from '../lib/http/body.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
+import { AppError } from '../lib/http/errors.ts'
 import { listUsage, summariseUsage } from '../lib/ledger/history.ts'
 
 const PREFERENCES_BYTES_MAX = 10_000
 
-const Preferences = v.pipe(
-  v.record(
-    v.pipe(v.string(), v.regex(/^[a-zA-Z]\w{0,39}$/, 'Not a name.')),
-    v.union([v.string(), v.number(), v.boolean(), v.null()]),
-  ),
-  v.check((value) => JSON.stringify(value).length <= PREFERENCES_BYTES_MAX, 'Too many preferences.'),
+const Preferences = v.record(
+  v.pipe(v.string(), v.regex(/^[a-zA-Z]\w{0,39}$/, 'Not a name.')),
+  v.union([v.string(), v.number(), v.boolean(), v.null()]),
 )
 const ProfileChange = v.strictObject({
   name: v.optional(v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(100))),
@@ -22,7 +20,8 @@ const ProfileChange = v.strictObject({
 })
 const Instant = v.pipe(
   v.string(),
-  v.check((value) => !Number.isNaN(Date.parse(value)), 'Not a date.'),
+  // A year that every driver and PostgreSQL write alike.
+  v.check((value) => /^[12]\d{3}-/.test(value) && !Number.isNaN(Date.parse(value)), 'Not a date.'),
   v.transform((value) => new Date(value)),
 )
 const Period = {
@@ -47,17 +46,16 @@ export default endpoint({
 /** Given preferences are merged into the kept ones; null removes one. */
 async function changeProfile({ caller, body }: Context<'user', v.InferOutput<typeof ProfileChange>>) {
   const { name, preferences } = body
-  if (name !== undefined || preferences !== undefined) {
-    await db()
-      .updateTable('users')
-      .set({
-        ...(name !== undefined && { name }),
-        ...(preferences && {
-          preferences: sql<string>`jsonb_strip_nulls(preferences || ${JSON.stringify(preferences)}::jsonb)`,
-        }),
-      })
-      .where('id', '=', caller.userId)
-      .execute()
+  const merged = sql<string>`jsonb_strip_nulls(preferences || ${JSON.stringify(preferences ?? {})}::jsonb)`
+  const { numUpdatedRows } = await db()
+    .updateTable('users')
+    .set({ ...(name !== undefined && { name }), preferences: merged })
+    .where('id', '=', caller.userId)
+    .where(sql<boolean>`octet_length(${merged}::text) <= ${PREFERENCES_BYTES_MAX}`)
+    .executeTakeFirst()
+  if (numUpdatedRows === 0n) {
+    const message = `All preferences together take more than ${PREFERENCES_BYTES_MAX} bytes.`
+    throw new AppError('VALIDATION_FAILED', message, { details: { issues: [{ path: 'preferences', message }] } })
   }
   return await profileOf(caller.userId)
 }

@@ -1,31 +1,8 @@
 // process.env, read here and nowhere else, parsed once with valibot.
 import * as v from 'valibot'
 
-const text = v.optional(
-  v.pipe(
-    v.string(),
-    v.trim(),
-    v.transform((value) => value || undefined),
-  ),
-)
-const url = v.optional(
-  v.union([
-    v.pipe(
-      v.literal(''),
-      v.transform(() => undefined),
-    ),
-    v.pipe(v.string(), v.trim(), v.url()),
-  ]),
-)
-const secret = v.optional(
-  v.union([
-    v.pipe(
-      v.literal(''),
-      v.transform(() => undefined),
-    ),
-    v.pipe(v.string(), v.minBytes(32)),
-  ]),
-)
+const text = v.optional(v.pipe(v.string(), v.trim()))
+const url = v.optional(v.pipe(v.string(), v.trim(), v.url()))
 
 const Variables = v.object({
   POSTGRES_URL: text,
@@ -36,19 +13,11 @@ const Variables = v.object({
   KV_REST_API_TOKEN: text,
   GEMINI_API_KEY: text,
   GEMINI_BASE_URL: url,
-  AUTH_JWT_SECRET: secret,
-  ADMIN_EMAIL: v.optional(
-    v.union([
-      v.pipe(
-        v.literal(''),
-        v.transform(() => undefined),
-      ),
-      v.pipe(v.string(), v.trim(), v.toLowerCase(), v.email()),
-    ]),
-  ),
+  AUTH_JWT_SECRET: v.optional(v.pipe(v.string(), v.minBytes(32))),
+  ADMIN_EMAIL: v.optional(v.pipe(v.string(), v.trim(), v.toLowerCase(), v.email())),
   ADMIN_PASSWORD: text,
   CRON_SECRET: text,
-  DATA_DIR: v.optional(v.string(), ''),
+  DATA_DIR: v.optional(v.string()),
   FORK_CONFIG: text,
   PORT: v.optional(v.pipe(v.string(), v.toNumber(), v.integer(), v.minValue(0), v.maxValue(65535)), '3000'),
   VERCEL: text,
@@ -86,7 +55,9 @@ export function env() {
 
 /** Parses any environment; `env()` is this for the process's own. */
 export function parseEnv(variables: Record<string, string | undefined>) {
-  const result = v.safeParse(Variables, variables)
+  // An empty variable is one that is not set: that is how .env files and dashboards leave them.
+  const given = Object.entries(variables).filter(([, value]) => value?.trim())
+  const result = v.safeParse(Variables, Object.fromEntries(given))
   if (!result.success) throw new EnvError(result.issues.map((issue) => `${v.getDotPath(issue)}: ${issue.message}.`))
   const set = result.output
   const halves = PAIRS.filter(([one, other]) => set[one] && !set[other])
@@ -104,7 +75,7 @@ export function parseEnv(variables: Record<string, string | undefined>) {
     admin: set.ADMIN_EMAIL && set.ADMIN_PASSWORD ? { email: set.ADMIN_EMAIL, password: set.ADMIN_PASSWORD } : undefined,
     cronSecret: set.CRON_SECRET,
     /** Where the embedded database and the made-up secret live; /tmp is all that can be written on Vercel. */
-    dataDir: set.DATA_DIR || (set.VERCEL ? '/tmp/data' : '.data'),
+    dataDir: set.DATA_DIR ?? (set.VERCEL ? '/tmp/data' : '.data'),
     forkConfig: set.FORK_CONFIG,
     port: set.PORT,
     onVercel: set.VERCEL !== undefined,

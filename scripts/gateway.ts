@@ -9,6 +9,8 @@ import { describeError, log } from '../lib/log.ts'
 /** Vercel refuses a larger body before it reaches a function. */
 export const BODY_BYTES_MAX = 4.5 * 1024 * 1024
 
+const DISCARDED_BYTES_MAX = 64 * 1024 * 1024
+
 /** Below the ten seconds after which Docker and npm kill a process that was asked to stop. */
 const SHUTDOWN_TIMEOUT_MS = 8_000
 
@@ -73,9 +75,14 @@ async function readBody(stream: ReadableStream<Uint8Array>): Promise<Uint8Array<
   return Buffer.concat(chunks)
 }
 
+/** Reads on to the end, within bounds: who sends more than that is cut off. */
 async function discard(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+  let length = 0
   try {
-    while (!(await reader.read()).done);
+    for (let next = await reader.read(); !next.done; next = await reader.read()) {
+      length += next.value.length
+      if (length > DISCARDED_BYTES_MAX) return await reader.cancel()
+    }
   } catch {
     // The client has gone, and the rest of its body with it.
   }

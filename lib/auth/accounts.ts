@@ -11,7 +11,7 @@ import { refusalOf } from './account-state.ts'
 import { hashPassword, requireGoodPassword, verifyPassword } from './passwords.ts'
 import { keyFor } from './secret.ts'
 import { beginSession, type Origin, revokeOtherSessions, type Session } from './sessions.ts'
-import { countFailure, forgetFailures, requireNotThrottled } from './throttle.ts'
+import { countTry, forgetFailures } from './throttle.ts'
 
 export type RequestOrigin = Origin & { requestId: string }
 
@@ -20,7 +20,7 @@ export async function register(
   person: { name: string; email: string; password: string },
   origin: RequestOrigin,
 ): Promise<Session> {
-  requireGoodPassword(person.password, 'password', [person.name, person.email, person.email.split('@')[0] ?? ''])
+  requireGoodPassword(person.password, 'password', personalWords(person))
   if (person.email === env().admin?.email) throw emailTaken()
   const passwordHash = await hashPassword(person.password)
   try {
@@ -46,7 +46,7 @@ export async function signIn(
   { email, password }: { email: string; password: string },
   origin: RequestOrigin,
 ): Promise<Session> {
-  await requireNotThrottled(db(), email)
+  await countTry(db(), email)
   const user = await db()
     .selectFrom('users')
     .select(['id', 'password_hash'])
@@ -54,7 +54,6 @@ export async function signIn(
     .where('status', '!=', 'deleted')
     .executeTakeFirst()
   if (!(await verifyPassword(password, user?.password_hash)) || !user) {
-    await countFailure(db(), email)
     throw new AppError('UNAUTHENTICATED', 'The e-mail address or the password is wrong.')
   }
   await forgetFailures(db(), email)
@@ -62,7 +61,7 @@ export async function signIn(
   return await beginSession(db(), user.id, origin)
 }
 
-/** Changes the password and ends every other session. Throws UNAUTHENTICATED when the current one is wrong. */
+/** Changes the password and ends every other session. Throws FORBIDDEN when the current one is wrong. */
 export async function changePassword(
   { userId, sessionId }: { userId: string; sessionId: string },
   { currentPassword, newPassword }: { currentPassword: string; newPassword: string },
@@ -73,12 +72,12 @@ export async function changePassword(
     .select(['name', 'email', 'password_hash'])
     .where('id', '=', userId)
     .executeTakeFirstOrThrow()
-  await requireNotThrottled(db(), user.email)
+  await countTry(db(), user.email)
   if (!(await verifyPassword(currentPassword, user.password_hash))) {
-    await countFailure(db(), user.email)
     throw new AppError('FORBIDDEN', 'The current password is wrong.')
   }
-  requireGoodPassword(newPassword, 'newPassword', [user.name, user.email])
+  await forgetFailures(db(), user.email)
+  requireGoodPassword(newPassword, 'newPassword', personalWords(user))
   const passwordHash = await hashPassword(newPassword)
   await db()
     .transaction()
@@ -142,6 +141,10 @@ function personOf(email: string): string {
   const gmail = domain === 'gmail.com' || domain === 'googlemail.com'
   const normalised = gmail ? `${withoutTag.replaceAll('.', '')}@gmail.com` : `${withoutTag}@${domain}`
   return createHmac('sha256', keyFor('trial')).update(normalised).digest('base64url')
+}
+
+function personalWords({ name, email }: { name: string; email: string }): string[] {
+  return [name, email, email.split('@')[0] ?? '']
 }
 
 function emailTaken(): AppError {

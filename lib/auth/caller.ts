@@ -5,6 +5,7 @@ import { db } from '../../db/client.ts'
 import type { Role } from '../../db/schema.ts'
 import { env } from '../env.ts'
 import { AppError } from '../http/errors.ts'
+import { describeError, log } from '../log.ts'
 import { verifyAccessToken } from './access-token.ts'
 import { refusalOf } from './account-state.ts'
 
@@ -47,7 +48,8 @@ export async function authenticate(request: Request, access: Access): Promise<Sp
   }
   const spender = await verifyAccessToken(token)
   if (access === 'spender') return spender
-  const caller = await activeCaller(spender)
+  const caller = await (access === 'visitor' ? activeCaller(spender).catch(asStranger) : activeCaller(spender))
+  if (!caller) return undefined
   if (access === 'admin' && caller.role !== 'admin')
     throw new AppError('NOT_FOUND', 'There is nothing at this address.')
   return caller
@@ -61,6 +63,12 @@ async function activeCaller({ userId, sessionId }: Spender): Promise<Caller> {
     .executeTakeFirst()
   if (found?.state !== 'active') throw refusalOf(found?.state ?? 'unknown_user')
   return { userId, sessionId, role: found.role }
+}
+
+/** Visitors are served while the database is down: readiness is asked then. */
+function asStranger(error: unknown): undefined {
+  if (error instanceof AppError) throw error
+  log('warn', 'caller_unknown', { error: describeError(error) })
 }
 
 function bearerToken(request: Request): string | undefined {

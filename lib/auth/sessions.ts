@@ -1,6 +1,6 @@
 // Sessions of local sign-in: a family of refresh tokens, rotated on each use, revoked whole when an old one comes back.
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto'
-import { type Kysely, sql } from 'kysely'
+import { type Kysely, type RawBuilder, sql } from 'kysely'
 import type { Database } from '../../db/schema.ts'
 import { AppError } from '../http/errors.ts'
 import { keyFor } from './secret.ts'
@@ -98,11 +98,7 @@ export async function revokeSession(
   sessionId: string,
   reason: RevocationReason,
 ): Promise<boolean> {
-  const { numUpdatedRows } = await revoke(db, reason)
-    .where('user_id', '=', userId)
-    .where('family_id', '=', sessionId)
-    .executeTakeFirst()
-  return numUpdatedRows > 0n
+  return await revoke(db, userId, reason, sql<boolean>`family_id = ${sessionId}`)
 }
 
 /** Ends all of a user's sessions but one. */
@@ -112,7 +108,7 @@ export async function revokeOtherSessions(
   keptSessionId: string,
   reason: RevocationReason,
 ): Promise<void> {
-  await revoke(db, reason).where('user_id', '=', userId).where('family_id', '!=', keptSessionId).execute()
+  await revoke(db, userId, reason, sql<boolean>`family_id <> ${keptSessionId}`)
 }
 
 /** The session a refresh token belongs to, whatever its state. */
@@ -148,11 +144,36 @@ export async function listSessions(db: Kysely<Database>, userId: string) {
     .execute()
 }
 
-function revoke(db: Kysely<Database>, reason: RevocationReason) {
-  return db
-    .updateTable('refresh_tokens')
-    .set({ revoked: true, revoked_at: sql`now()`, revoked_reason: reason })
-    .where('revoked', '=', false)
+/**
+ * Revokes until a look finds nothing alive: an update that has to wait for a rotation passes over the token revoked there
+ * and never sees its successor. Returns whether anything was alive.
+ */
+async function revoke(
+  db: Kysely<Database>,
+  userId: string,
+  reason: RevocationReason,
+  which: RawBuilder<boolean>,
+): Promise<boolean> {
+  let found = false
+  for (;;) {
+    const { numUpdatedRows } = await db
+      .updateTable('refresh_tokens')
+      .set({ revoked: true, revoked_at: sql`now()`, revoked_reason: reason })
+      .where('user_id', '=', userId)
+      .where('revoked', '=', false)
+      .where(which)
+      .executeTakeFirst()
+    found ||= numUpdatedRows > 0n
+    const alive = await db
+      .selectFrom('refresh_tokens')
+      .select('id')
+      .where('user_id', '=', userId)
+      .where('revoked', '=', false)
+      .where(which)
+      .limit(1)
+      .executeTakeFirst()
+    if (!alive) return found
+  }
 }
 
 function successorOf(token: string): string {

@@ -7,39 +7,36 @@ import { keyFor } from './secret.ts'
 
 const FREE_FAILURES = 5
 const DELAY_MAX_SECONDS = 900
+/** Where the delay is at its longest, and two to its power still a number. */
+const FAILURES_MAX = 30
 
-/** Throws RATE_LIMITED while the e-mail has to wait. Known and unknown addresses are treated alike. */
-export async function requireNotThrottled(db: Kysely<Database>, email: string): Promise<void> {
-  const row = await db
-    .selectFrom('sign_in_failures')
-    .select(
-      sql<number>`ceil(extract(epoch from last_failure_at - now()) +
-      case when failures < ${FREE_FAILURES} then 0 else least(${DELAY_MAX_SECONDS}, power(2, failures - ${FREE_FAILURES})) end)::int`.as(
-        'wait_seconds',
-      ),
+/**
+ * Counts a try as failed before its password is looked at, so that guesses sent at once wait like guesses sent in turn; who
+ * gets in takes it back. Throws RATE_LIMITED while the e-mail has to wait. Known and unknown addresses are treated alike.
+ */
+export async function countTry(db: Kysely<Database>, email: string): Promise<void> {
+  const hash = hashEmail(email)
+  const delay = sql`case when kept.failures < ${FREE_FAILURES} then 0
+    else least(${DELAY_MAX_SECONDS}, power(2, kept.failures - ${FREE_FAILURES})) end`
+  const { rows } = await sql<{ wait_seconds: number }>`
+    with counted as (
+      insert into sign_in_failures as kept (email_hash, failures) values (${hash}, 1)
+        on conflict (email_hash) do update set failures = least(kept.failures + 1, ${FAILURES_MAX}), last_failure_at = now()
+          where kept.last_failure_at + make_interval(secs => ${delay}) <= now()
+        returning 1
     )
-    .where('email_hash', '=', hashEmail(email))
-    .executeTakeFirst()
-  const waitSeconds = row?.wait_seconds ?? 0
-  if (waitSeconds <= 0) return
+    select coalesce(
+      (select greatest(1, ceil(extract(epoch from kept.last_failure_at - now()) + ${delay}))
+        from sign_in_failures kept where kept.email_hash = ${hash}), 1)::int as wait_seconds
+      where not exists (select 1 from counted)
+  `.execute(db)
+  const [refused] = rows
+  if (!refused) return
+  const { wait_seconds: waitSeconds } = refused
   throw new AppError('RATE_LIMITED', `Too many failed sign-ins. Try again in ${waitSeconds} s.`, {
     details: { retryAfterSeconds: waitSeconds },
     headers: { 'retry-after': String(waitSeconds) },
   })
-}
-
-export async function countFailure(db: Kysely<Database>, email: string): Promise<void> {
-  await db
-    .insertInto('sign_in_failures')
-    .values({ email_hash: hashEmail(email), failures: 1 })
-    .onConflict((conflict) =>
-      conflict.column('email_hash').doUpdateSet({
-        // Capped where the delay is, so that two to its power stays a number.
-        failures: sql`least(sign_in_failures.failures + 1, 30)`,
-        last_failure_at: sql`now()`,
-      }),
-    )
-    .execute()
 }
 
 export async function forgetFailures(db: Kysely<Database>, email: string): Promise<void> {

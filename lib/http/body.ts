@@ -56,15 +56,38 @@ export function validate<S extends v.GenericSchema>(
   what = 'request body',
 ): v.InferOutput<S> {
   const result = v.safeParse(schema, value)
-  if (result.success) return result.output
+  if (result.success) {
+    const unstorable = unstorableTexts(result.output)
+    if (unstorable.length > 0) throw invalid(what, unstorable)
+    return result.output
+  }
   const issues = result.issues.map((issue) => ({
     path: v.getDotPath(issue) ?? '',
     message: issue.type === 'strict_object' && issue.expected === 'never' ? 'Unknown field.' : issue.message,
   }))
-  throw new AppError('VALIDATION_FAILED', `The ${what} is not valid: ${summary(issues)}`, { details: { issues } })
+  throw invalid(what, issues)
 }
 
-function summary(issues: { path: string; message: string }[]): string {
+interface Issue {
+  path: string
+  message: string
+}
+
+/** Texts that JSON can carry but PostgreSQL cannot: with a NUL, or with half of a surrogate pair. */
+function unstorableTexts(value: unknown, path: string[] = []): Issue[] {
+  if (typeof value === 'string') {
+    const storable = value.isWellFormed() && !value.includes('\0')
+    return storable ? [] : [{ path: path.join('.'), message: 'Contains characters that are not text.' }]
+  }
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([name, inner]) => unstorableTexts(inner, [...path, name]))
+}
+
+function invalid(what: string, issues: Issue[]): AppError {
+  return new AppError('VALIDATION_FAILED', `The ${what} is not valid: ${summary(issues)}`, { details: { issues } })
+}
+
+function summary(issues: Issue[]): string {
   const [first] = issues
   const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : ''
   return first ? `${first.path ? `${first.path}: ` : ''}${first.message}${more}` : ''

@@ -77,7 +77,7 @@ interface Row {
 function compile(routes: RouteTable): Row[] {
   return Object.entries(routes).map(([key, declared]) => {
     const [method = '', path = ''] = key.split(/\s+/)
-    const pattern = new RegExp(`^${path.replaceAll(/:(\w+)/g, '(?<$1>[^/]+)')}/?$`)
+    const pattern = new RegExp(`^${path.replaceAll(/:(\w+)/g, '(?<$1>[^/]+)')}$`)
     return { method, path, pattern, route: declared }
   })
 }
@@ -96,7 +96,8 @@ async function serve(table: Row[], request: Request): Promise<Response> {
       status,
       ms: Math.round(performance.now() - startedAt),
     }
-    const failed = status >= 500
+    // A feature that is off is an answer, not a failure.
+    const failed = status >= 500 && notes.code !== 'FEATURE_DISABLED'
     log(failed ? 'error' : 'info', 'request', {
       ...line,
       ...notes,
@@ -159,7 +160,7 @@ async function answer(table: Row[], request: Request, progress: Progress): Promi
   const key = row.route.idempotent ? idempotencyKey(request) : undefined
   let claim: Claim | undefined
   if (key !== undefined && caller) {
-    const claimed = await claimKey(caller, `${row.method} ${url.pathname}`, key, fingerprintOf(request, bytes))
+    const claimed = await claimKey(caller, scopeOf(row, url), key, fingerprintOf(request, bytes))
     if ('replay' in claimed) return { response: replayAs(request, claimed.replay) }
     claim = claimed.claim
   }
@@ -212,6 +213,11 @@ async function run(declared: Route, context: Context<Access, unknown>, { request
   const { waitUntil } = await import('@vercel/functions')
   waitUntil(streaming)
   return { response, streaming }
+}
+
+/** What keys are kept apart by. Cut to what its column takes; the fingerprint tells longer addresses apart. */
+function scopeOf({ method }: Row, { pathname }: URL): string {
+  return `${method} ${pathname}`.slice(0, 200)
 }
 
 function match(table: Row[], method: string, pathname: string) {

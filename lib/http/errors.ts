@@ -44,6 +44,8 @@ export class AppError extends Error {
   readonly code: ErrorCode
   readonly details: Record<string, unknown>
   readonly headers: Record<string, string>
+  /** Taken once, so that an error that is kept for replays is the error that was sent. */
+  readonly timestamp = new Date().toISOString()
 
   constructor(code: ErrorCode, message: string, { details = {}, headers = {}, cause }: ErrorExtras = {}) {
     super(message, cause === undefined ? {} : { cause })
@@ -58,7 +60,7 @@ export class AppError extends Error {
 }
 
 /** The one form in which errors leave: `{ error: { code, message, details, timestamp, requestId } }`. */
-export function errorResponse({ code, message, details, status, headers }: AppError, requestId: string): Response {
-  const error = { code, message, details, timestamp: new Date().toISOString(), requestId }
-  return Response.json({ error }, { status, headers })
+export function errorResponse(error: AppError, requestId: string): Response {
+  const { code, message, details, timestamp, status, headers } = error
+  return Response.json({ error: { code, message, details, timestamp, requestId } }, { status, headers })
 }

@@ -1,4 +1,5 @@
 // The three forms an image arrives in: JSON with base64, multipart, or the raw bytes with options in the query.
+import { randomUUID } from 'node:crypto'
 import { isJson, parseJson } from './body.ts'
 import { AppError } from './errors.ts'
 
@@ -9,6 +10,8 @@ export interface ImageUpload {
 }
 
 const IMAGE_KEY = Buffer.from('"imageData"')
+/** Stands where the image was cut out; nobody can send it, so it is found again only there. */
+const CUT = randomUUID()
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const DATA_URL = /^data:[\w.+-]+\/[\w.+-]+(?:;[\w=.+-]+)*;base64,/
@@ -75,9 +78,9 @@ function cutImage(bytes: Buffer): { text: string; rest: Record<string, unknown> 
   const value = end < 0 ? undefined : bytes.subarray(start + 1, end)
   if (value && !value.includes(BACKSLASH)) {
     const rest: Record<string, unknown> = {
-      ...parseJson(Buffer.concat([bytes.subarray(0, start + 1), bytes.subarray(end)])),
+      ...parseJson(Buffer.concat([bytes.subarray(0, start + 1), Buffer.from(CUT), bytes.subarray(end)])),
     }
-    if (rest.imageData === '') return { text: value.toString('latin1'), rest }
+    if (rest.imageData === CUT) return { text: value.toString('latin1'), rest }
   }
   const rest: Record<string, unknown> = { ...parseJson(bytes) }
   if (typeof rest.imageData !== 'string')

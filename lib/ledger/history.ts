@@ -2,6 +2,8 @@
 import { type Kysely, sql } from 'kysely'
 import type { Database } from '../../db/schema.ts'
 
+const DAYS_MAX = 366
+
 export interface UsageFilter {
   userId: string
   from: Date | undefined
@@ -37,30 +39,23 @@ export async function listUsage(
   return await query.execute()
 }
 
-/** Totals of the caller's calls, whole and by day (UTC). */
+/** Totals of the caller's calls: of all of them, and of the last 366 days (UTC) that have any. */
 export async function summariseUsage(db: Kysely<Database>, filter: UsageFilter) {
-  const days = await usageOf(db, filter)
+  const [total, ...days] = await usageOf(db, filter)
     .select([
       sql<string>`to_char(timestamp at time zone 'utc', 'YYYY-MM-DD')`.as('day'),
       sql<number>`count(*)`.as('calls'),
       sql<number>`count(*) filter (where response_status = 'success')`.as('succeeded'),
       sql<number>`count(*) filter (where response_status = 'success' and trial)`.as('trials'),
-      sql<number>`sum(tokens_used)::bigint`.as('tokens'),
+      sql<number>`coalesce(sum(tokens_used), 0)::bigint`.as('tokens'),
     ])
-    .groupBy('day')
-    .orderBy('day', 'desc')
-    .limit(366)
+    .groupBy(sql`grouping sets ((), (day))`)
+    .orderBy(sql`day desc nulls first`)
+    .limit(1 + DAYS_MAX)
     .execute()
-  const sum = (pick: (day: (typeof days)[number]) => number) => days.reduce((total, day) => total + pick(day), 0)
-  return {
-    total: {
-      calls: sum((day) => day.calls),
-      succeeded: sum((day) => day.succeeded),
-      trials: sum((day) => day.trials),
-      tokens: sum((day) => day.tokens),
-    },
-    days,
-  }
+  if (!total) throw new Error('The total of usage is missing.')
+  const { day: _, ...sums } = total
+  return { total: sums, days }
 }
 
 function usageOf(db: Kysely<Database>, { userId, from, to, tool }: UsageFilter) {

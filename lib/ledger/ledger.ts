@@ -79,7 +79,7 @@ export async function settle(
   return await close(db, holdId, 'settled', usage, keepReceipt)
 }
 
-/** Gives a hold back whole and writes its usage row, in one statement. */
+/** Gives a hold back whole and writes its usage row, in one statement; a run whose hold was taken from it is on record too. */
 export async function release(db: Kysely<Database>, holdId: string, usage: UsageRecord): Promise<Closing> {
   return await close(db, holdId, 'voided', usage, sql``)
 }
@@ -96,10 +96,10 @@ async function close(
     logged as (
       insert into usage_logs (user_id, tool_id, tokens_used, request_id, response_status, duration_ms, trial, provider, model,
           cost_micro_usd, error_code)
-        select ${usage.userId}, ${usage.toolId}, case unit when 'token' then spent else 0 end, ${usage.requestId},
-          ${usage.status}, ${usage.durationMs}, unit = 'generation', ${usage.provider ?? null}, ${usage.model ?? null},
-          ${usage.costMicroUsd}, ${usage.errorCode ?? null}
-        from closed where status = 'ok'
+        select ${usage.userId}, ${usage.toolId}, case when status = 'ok' and unit = 'token' then spent else 0 end,
+          ${usage.requestId}, ${usage.status}, ${usage.durationMs}, unit = 'generation', ${usage.provider ?? null},
+          ${usage.model ?? null}, ${usage.costMicroUsd}, ${usage.errorCode ?? null}
+        from closed where status = 'ok' or (status = 'conflict' and ${state} = 'voided')
     )${more}
     select * from closed
   `.execute(db)

@@ -87,7 +87,7 @@ export async function call(
     status: response.status,
     headers: response.headers,
     bytes,
-    json: isJson ? JSON.parse(bytes.toString()) : undefined,
+    json: isJson && bytes.length > 0 ? JSON.parse(bytes.toString()) : undefined,
   }
 }
 
