@@ -1,50 +1,60 @@
 // A closed loop of requests from this process: every connection sends its next request when it has its answer.
-import autocannon from 'autocannon'
-
-const TIMEOUT_SECONDS = 60
+import { Agent, type IncomingMessage, request as send } from 'node:http'
+import { text } from 'node:stream/consumers'
 
 export interface Load {
   connections: number
-  /** Requests in all; the run ends when each of them has its answer. */
-  amount: number
+  /** For how long requests are begun; each connection sends at least one. */
+  seconds: number
   body: Buffer
-  /** Asked anew for every request of a connection. */
   headers(connection: number): Record<string, string>
 }
 
 export interface Outcome {
   answered: number
-  /** Answers that were no 2xx, broken connections and timeouts. */
-  failed: number
+  /** Until the last answer was complete. */
   seconds: number
   latenciesMs: number[]
+  /** What went wrong: a status with its error code, or the error of a broken connection. */
+  failures: string[]
 }
 
-/** Posts `amount` requests and waits for all answers. */
-export async function post(url: string, { connections, amount, body, headers }: Load): Promise<Outcome> {
-  let connection = 0
-  let lastAnswerAt = 0
+/** Posts until the time is over and then waits for all answers, so that no work is left behind for the next measurement. */
+export async function post(url: string, { connections, seconds, body, headers }: Load): Promise<Outcome> {
+  const agent = new Agent({ keepAlive: true, maxSockets: connections })
   const latenciesMs: number[] = []
+  const failures: string[] = []
   const startedAt = performance.now()
-  const run = autocannon({
-    url,
-    method: 'POST',
-    connections,
-    amount,
-    body,
-    timeout: TIMEOUT_SECONDS,
-    sampleInt: 100,
-    setupClient(client) {
-      const index = connection++
-      client.setHeaders(headers(index))
-      client.on('response', () => client.setHeaders(headers(index)))
-    },
+  const endsAt = startedAt + seconds * 1000
+  async function loop(connection: number) {
+    do {
+      const sentAt = performance.now()
+      const failure = await postOnce(url, agent, body, headers(connection))
+      latenciesMs.push(performance.now() - sentAt)
+      if (failure !== undefined) failures.push(failure)
+    } while (performance.now() < endsAt)
+  }
+  await Promise.all(Array.from({ length: connections }, (_, connection) => loop(connection)))
+  agent.destroy()
+  return {
+    answered: latenciesMs.length,
+    seconds: (performance.now() - startedAt) / 1000,
+    latenciesMs,
+    failures,
+  }
+}
+
+/** What went wrong, or undefined when the answer was a 2xx. Bodies of good answers are dropped unread, to cost little. */
+async function postOnce(url: string, agent: Agent, body: Buffer, headers: Record<string, string>) {
+  const { promise, resolve } = Promise.withResolvers<string | undefined>()
+  const outgoing = send(url, { method: 'POST', agent, headers: { ...headers, 'content-length': body.length } })
+  outgoing.on('error', (error) => resolve(error.message))
+  outgoing.on('response', (incoming: IncomingMessage) => {
+    const { statusCode = 0 } = incoming
+    incoming.on('error', (error) => resolve(error.message))
+    if (statusCode < 300) incoming.on('end', () => resolve(undefined)).resume()
+    else text(incoming).then((answer) => resolve(`${statusCode} ${/"code":"(\w+)"/.exec(answer)?.[1] ?? ''}`), resolve)
   })
-  run.on('response', (_client, _status, _bytes, latencyMs) => {
-    lastAnswerAt = performance.now()
-    latenciesMs.push(latencyMs)
-  })
-  const { non2xx, errors, timeouts } = await run
-  const seconds = (lastAnswerAt - startedAt) / 1000
-  return { answered: latenciesMs.length, failed: non2xx + errors + timeouts, seconds, latenciesMs }
+  outgoing.end(body)
+  return await promise
 }

@@ -12,11 +12,10 @@ import { addAccounts, scratchDatabase } from './stores.ts'
 
 const DELAYS_MS = [0, 200]
 const CONNECTIONS = quick ? [1, 16] : [1, 16, 64, 256]
-/** Requests of each kind before anything is measured: the first ones run code that has not been compiled yet. */
-const WARM_UP_REQUESTS = quick ? 16 : 100
+/** Of every subject before anything is measured: the first requests run code that has not been compiled yet. */
+const WARM_UP_SECONDS = quick ? 0.5 : 3
 const FOCUS = { delayMs: 0, connections: quick ? 16 : 64 }
 const ROUNDS = quick ? 1 : 2
-/** How long one round of one cell is meant to last; with many connections each of them still sends one request. */
 const ROUND_SECONDS = quick ? 0.3 : 1
 const TARGETS = { cpuMs: 10, requestsPerCore: 100, kvRoundTrips: 1, sqlRoundTrips: 2 }
 
@@ -102,7 +101,9 @@ async function measureGrid(): Promise<Cell[]> {
     subjectsOf('image/*', 'raw', 'bytes in, bytes out'),
     subjectsOf('application/json', 'base64', 'JSON in, JSON out'),
   ]
-  for (const subject of subjects) await post(subject.url, { ...subject, connections: 16, amount: WARM_UP_REQUESTS })
+  for (const subject of subjects) {
+    await post(subject.url, { ...subject, connections: 16, seconds: WARM_UP_SECONDS })
+  }
   const cells: Cell[] = []
   for (const delayMs of DELAYS_MS) {
     await delayUpstream(delayMs)
@@ -133,16 +134,10 @@ async function delayUpstream(delayMs: number): Promise<void> {
 }
 
 async function measureInTurn(subjects: Subject[], delayMs: number, connections: number): Promise<Cell[]> {
-  const amounts = new Map<Subject, number>()
-  for (const subject of subjects) {
-    const { answered, seconds } = await post(subject.url, { ...subject, connections, amount: connections })
-    amounts.set(subject, Math.max(connections, Math.round((answered / seconds) * ROUND_SECONDS)))
-  }
   const rounds = new Map(subjects.map((subject) => [subject, [] as Round[]]))
   for (let round = 0; round < ROUNDS; round += 1) {
     for (const subject of subjects) {
-      const amount = amounts.get(subject) ?? connections
-      rounds.get(subject)?.push(await measureOnce(subject, connections, amount))
+      rounds.get(subject)?.push(await measureOnce(subject, connections))
     }
   }
   return subjects.map((subject) => cellOf(subject.name, delayMs, connections, rounds.get(subject) ?? []))
@@ -150,11 +145,11 @@ async function measureInTurn(subjects: Subject[], delayMs: number, connections: 
 
 type Round = Awaited<ReturnType<typeof measureOnce>>
 
-async function measureOnce(subject: Subject, connections: number, amount: number) {
+async function measureOnce(subject: Subject, connections: number) {
   const before = await usageOf(subject.server)
-  const outcome = await post(subject.url, { ...subject, connections, amount })
+  const outcome = await post(subject.url, { ...subject, connections, seconds: ROUND_SECONDS })
   const after = await usageOf(subject.server)
-  const used = (what: keyof Usage) => (after[what] - before[what]) / amount
+  const used = (what: keyof Usage) => (after[what] - before[what]) / outcome.answered
   return { ...outcome, cpuMs: used('cpuMs'), kv: used('kvRequests'), sql: used('sqlQueries') }
 }
 
@@ -171,7 +166,7 @@ function cellOf(subject: string, delayMs: number, connections: number, rounds: R
     connections,
     subject,
     requests: latenciesMs.length,
-    failed: rounds.reduce((sum, { failed }) => sum + failed, 0),
+    failed: rounds.flatMap(({ failures }) => failures).length,
     perSecond: rounded(median(rounds.map(({ answered, seconds }) => answered / seconds))),
     p50Ms: Math.round(quantile(latenciesMs, 0.5)),
     p99Ms: Math.round(quantile(latenciesMs, 0.99)),

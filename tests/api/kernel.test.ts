@@ -356,7 +356,7 @@ describe('failures on our side', () => {
         code: 'INTERNAL_ERROR',
         error: {
           message: expect.stringContaining('"usage_logs" does not exist'),
-          stack: expect.stringContaining('history.ts'),
+          stack: expect.stringContaining('listUsage'),
         },
       })
     })

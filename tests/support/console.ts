@@ -2,17 +2,18 @@
 import { afterEach, beforeEach, expect, vi } from 'vitest'
 
 let expected = false
+let errors: unknown[] = []
 
 beforeEach(() => {
   expected = false
-  vi.spyOn(console, 'error').mockImplementation(() => {})
+  errors = []
+  vi.spyOn(console, 'error').mockImplementation((...lines) => void errors.push(...lines))
   vi.spyOn(console, 'log').mockImplementation(() => {})
 })
 
 afterEach(() => {
-  const lines = vi.mocked(console.error).mock.calls.flat()
   vi.restoreAllMocks()
-  if (!expected) expect(lines, 'errors in the log').toEqual([])
+  if (!expected) expect(errors, 'errors in the log').toEqual([])
 })
 
 /** Called by a test that provokes an error on the server's side. */
