@@ -216,20 +216,22 @@ describe('POST /api/auth/logout', () => {
     expect((await logOut('rt_unknown')).status).toBe(204)
   })
 
-  test('ends the session also while a refresh of it is under way', { skip: currentLane() === 'embedded' }, async () => {
-    let successor = ''
-    let end: ReturnType<typeof logOut> | undefined
-    await db()
-      .transaction()
-      .execute(async (trx) => {
-        const rotated = await rotateSession(trx, session.refreshToken, { ip: '203.0.113.7', userAgent: 'node' })
-        if (!rotated.reused) successor = rotated.refreshToken
-        end = logOut(session.refreshToken)
-        await lockAwaited()
-      })
-    expect((await end)?.status).toBe(204)
-    await expectDead({ ...session, refreshToken: successor })
-  })
+  // The embedded database has one connection, where nothing is under way beside anything else.
+  if (currentLane() !== 'embedded')
+    test('ends the session also while a refresh of it is under way', async () => {
+      let successor = ''
+      let end: ReturnType<typeof logOut> | undefined
+      await db()
+        .transaction()
+        .execute(async (trx) => {
+          const rotated = await rotateSession(trx, session.refreshToken, { ip: '203.0.113.7', userAgent: 'node' })
+          if (!rotated.reused) successor = rotated.refreshToken
+          end = logOut(session.refreshToken)
+          await lockAwaited()
+        })
+      expect((await end)?.status).toBe(204)
+      await expectDead({ ...session, refreshToken: successor })
+    })
 })
 
 /** Resolves when some query of this database waits for another's lock. */

@@ -74,7 +74,6 @@ async function json(reply: Promise<Response>) {
 describe('a route', () => {
   test.each([
     { path: '/api/things', found: [1, 2] },
-    { path: '/api/things/', found: [1, 2] },
     { path: '/api/things?id=7', found: [1, 2] },
     { path: '/api/things/newest', found: 'the newest' },
     { path: '/api/things/7', found: { id: '7' } },
