@@ -13,10 +13,10 @@ import { addAccounts, scratchDatabase } from './stores.ts'
 const DELAYS_MS = [0, 200]
 const CONNECTIONS = quick ? [1, 16] : [1, 16, 64, 256]
 /** Of every subject before anything is measured: the first requests run code that has not been compiled yet. */
-const WARM_UP_SECONDS = quick ? 0.5 : 3
+const WARM_UP_SECONDS = quick ? 0.5 : 2
 const FOCUS = { delayMs: 0, connections: quick ? 16 : 64 }
 const ROUNDS = quick ? 1 : 2
-const ROUND_SECONDS = quick ? 0.3 : 1
+const ROUND_SECONDS = quick ? 0.3 : 0.8
 const TARGETS = { cpuMs: 10, requestsPerCore: 100, kvRoundTrips: 1, sqlRoundTrips: 2 }
 
 interface Subject {

@@ -1,5 +1,5 @@
 // The secret behind local sign-in, and the keys derived from it for each purpose.
-import { createHmac, randomBytes } from 'node:crypto'
+import { createHmac, createSecretKey, type KeyObject, randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Env, env } from '../env.ts'
@@ -7,7 +7,7 @@ import { AppError } from '../http/errors.ts'
 
 type Purpose = 'access-token' | 'refresh-token' | 'trial' | 'sign-in-failures'
 
-let secret: string | undefined
+const keys = new Map<Purpose, KeyObject>()
 
 /** Why local sign-in is off, or null: instances that share a database must share a secret too. */
 export function missingSecret({ authJwtSecret, databaseUrl, onVercel, stage }: Env): string | null {
@@ -16,9 +16,13 @@ export function missingSecret({ authJwtSecret, databaseUrl, onVercel, stage }: E
 }
 
 /** A 32-byte key for one purpose. Throws FEATURE_DISABLED when there is no secret to derive it from. */
-export function keyFor(purpose: Purpose): Buffer {
-  secret ??= env().authJwtSecret ?? secretOfThisMachine()
-  return createHmac('sha256', secret).update(purpose).digest()
+export function keyFor(purpose: Purpose): KeyObject {
+  const known = keys.get(purpose)
+  if (known) return known
+  const secret = env().authJwtSecret ?? secretOfThisMachine()
+  const key = createSecretKey(createHmac('sha256', secret).update(purpose).digest())
+  keys.set(purpose, key)
+  return key
 }
 
 /** Made once and kept beside the embedded database, so that a restart signs nobody out. */

@@ -2,16 +2,11 @@
 import * as v from 'valibot'
 import { AppError } from './errors.ts'
 
-/** Reads the body, refusing more than `bytesMax` before it is in memory. */
+/** Reads the body, refusing more than `bytesMax` before it is in memory. Chunk by chunk, which measured cheaper than arrayBuffer(). */
 export async function readBytes(request: Request, bytesMax: number): Promise<Buffer> {
   const declared = Number(request.headers.get('content-length') ?? 0)
   if (declared > bytesMax) throw tooLarge(bytesMax)
   if (request.body === null) return Buffer.alloc(0)
-  if (declared > 0) {
-    const bytes = Buffer.from(await request.arrayBuffer())
-    if (bytes.length > bytesMax) throw tooLarge(bytesMax)
-    return bytes
-  }
   const chunks: Uint8Array[] = []
   let length = 0
   for await (const chunk of request.body) {

@@ -104,11 +104,12 @@ async function serve(table: Row[], request: Request): Promise<Response> {
       ...(failed && error !== undefined && { error: describeError(error) }),
     })
   }
-  const finish = ({ status, headers: own, body }: Response) => {
-    const headers = new Headers(own)
+  // The handler's own response goes out: wrapping it in another would turn its bytes into a stream.
+  const finish = (response: Response) => {
+    const { headers, status } = response
     for (const [name, value] of Object.entries(progress.extraHeaders)) headers.set(name, value)
     addCommonHeaders(headers, request, progress)
-    return new Response(request.method === 'HEAD' ? null : body, { status, headers })
+    return request.method === 'HEAD' ? new Response(null, { status, headers }) : response
   }
   function fail(error: unknown) {
     const { code, response } = failureResponse(error, requestId)

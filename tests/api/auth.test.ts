@@ -354,7 +354,10 @@ describe('access tokens', () => {
     {
       why: 'signed with HS512',
       make: () =>
-        forge({ header: { alg: 'HS512' }, key: Buffer.concat([keyFor('access-token'), keyFor('access-token')]) }),
+        forge({
+          header: { alg: 'HS512' },
+          key: Buffer.concat([keyFor('access-token').export(), keyFor('access-token').export()]),
+        }),
     },
     { why: 'of another issuer', make: () => forge({ payload: { iss: 'https://clerk.example.com' } }) },
     { why: 'for another audience', make: () => forge({ payload: { aud: 'web' } }) },
