@@ -13,7 +13,7 @@ export default defineConfig({
     globalSetup: ['tests/support/report-skipped.ts'],
     coverage: {
       provider: 'v8',
-      include: ['lib/**', 'api/**', 'db/**'],
+      include: ['lib/**/*.ts', 'api/**/*.ts'],
       reporter: ['text-summary', 'json-summary'],
       thresholds: { lines: 90 },
     },

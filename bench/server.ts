@@ -43,7 +43,6 @@ const ROLES: Record<Role, () => Promise<Running>> = {
 
   async gemini() {
     const stub = await startGeminiStub({ sidePx: 1024, lean: true })
-    stub.behave({ kind: 'ok', delayMs: Number(process.env.DELAY_MS ?? 0) })
     return { url: stub.url }
   },
 
