@@ -97,32 +97,42 @@ function asJson({ made, closing, processingMs }: Generation, requestId: string):
     usage: { tokens: closing.chargedTokens, images: 1, trial: closing.trial },
     balance: closing.balance,
     cached: false,
-    fallback: { used: made.failed.some(({ provider }) => provider !== made.provider), failed: made.failed },
+    fallback: { used: usedFallback(made), failed: made.failed },
     requestId,
   })
-  const body = Buffer.concat([
-    Buffer.from('{"result":"'),
-    Buffer.from(made.bytes.toString('base64'), 'latin1'),
-    Buffer.from(`",${facts.slice(1)}`),
-  ])
-  return new Response(body, { headers: { 'content-type': 'application/json' } })
+  const base64 = Buffer.from(made.bytes.toString('base64'), 'latin1')
+  const body = Buffer.concat([Buffer.from('{"result":"'), base64, Buffer.from(`",${facts.slice(1)}`)])
+  return send(body, { 'content-type': 'application/json' })
 }
 
 function asBytes({ made, closing, processingMs }: Generation): Response {
-  return new Response(new Uint8Array(made.bytes), {
-    headers: {
-      'content-type': MIME_TYPE[made.format],
-      'x-provider': made.provider,
-      'x-model': made.model,
-      'x-processing-time': String(processingMs),
-      'x-cost': String(made.costMicroUsd / 1e6),
-      'x-tokens-charged': String(closing.chargedTokens),
-      'x-trial': String(closing.trial),
-      'x-balance-tokens': String(closing.balance.tokens),
-      'x-balance-trial-generations': String(closing.balance.trialGenerations),
-      'x-image-width': String(made.width),
-      'x-image-height': String(made.height),
-      'x-fallback-used': String(made.failed.some(({ provider }) => provider !== made.provider)),
+  return send(made.bytes, {
+    'content-type': MIME_TYPE[made.format],
+    'x-provider': made.provider,
+    'x-model': made.model,
+    'x-processing-time': String(processingMs),
+    'x-cost': String(made.costMicroUsd / 1e6),
+    'x-tokens-charged': String(closing.chargedTokens),
+    'x-trial': String(closing.trial),
+    'x-balance-tokens': String(closing.balance.tokens),
+    'x-balance-trial-generations': String(closing.balance.trialGenerations),
+    'x-image-width': String(made.width),
+    'x-image-height': String(made.height),
+    'x-fallback-used': String(usedFallback(made)),
+  })
+}
+
+/** A response of these very bytes: given to Response as they are, it would copy the megabyte twice. */
+function send(bytes: Buffer, headers: Record<string, string>): Response {
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      controller.enqueue(bytes)
+      controller.close()
     },
   })
+  return new Response(body, { headers: { ...headers, 'content-length': String(bytes.length) } })
+}
+
+function usedFallback({ failed, provider }: Generation['made']): boolean {
+  return failed.some((attempt) => attempt.provider !== provider)
 }

@@ -161,8 +161,11 @@ declare
   v_spent bigint;
   v_matched boolean;
 begin
-  select * into v_hold from ledger_hold
-    where id = case tg_table_name when 'ledger_hold' then to_jsonb(new) ->> 'id' else to_jsonb(new) ->> 'hold_id' end;
+  if tg_table_name = 'ledger_hold' then
+    select * into v_hold from ledger_hold where id = new.id;
+  else
+    select * into v_hold from ledger_hold where id = new.hold_id;
+  end if;
   select coalesce(sum(part.reserved), 0), coalesce(sum(part.spent), 0),
       coalesce(bool_and(part.unit = v_hold.unit
         and part.spent + part.released = case v_hold.state when 'pending' then 0 else part.reserved end), true)

@@ -8,19 +8,23 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     `
 -- Whether a caller may act: 'active' | 'unknown_user' | 'suspended' | 'signed_out' (p_session is no live session of the user).
 -- A session is alive while its family has an unrevoked refresh token; without p_session only the user is checked.
-create function account_state(p_user uuid, p_session uuid) returns text language sql stable as $$
-  select coalesce((
-    select case
-      when u.status = 'suspended' then 'suspended'
-      when u.status = 'deleted' then 'unknown_user'
-      when p_session is not null and not exists (
-        select 1 from refresh_tokens t
-          where t.family_id = p_session and t.user_id = p_user and not t.revoked and t.absolute_expires_at > now()
-      ) then 'signed_out'
-      else 'active' end
-    from users u where u.id = p_user
-  ), 'unknown_user')
-$$;
+create function account_state(p_user uuid, p_session uuid) returns text language plpgsql stable as $$
+declare
+  v_status user_status;
+begin
+  select status into v_status from users where id = p_user;
+  if v_status is null or v_status = 'deleted' then
+    return 'unknown_user';
+  elsif v_status = 'suspended' then
+    return 'suspended';
+  elsif p_session is not null and not exists (
+    select 1 from refresh_tokens t
+      where t.family_id = p_session and t.user_id = p_user and not t.revoked and t.absolute_expires_at > now()
+  ) then
+    return 'signed_out';
+  end if;
+  return 'active';
+end $$;
 
 -- What the user can spend now. An expired lot no longer counts, whether or not it has been lapsed yet.
 create function ledger_balance(p_user uuid) returns table (trial_generations bigint, tokens bigint)

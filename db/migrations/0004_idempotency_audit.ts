@@ -26,6 +26,8 @@ create table idempotency_keys (
   unique (user_id, scope, key),
   check (status is null or locked_until is null)
 );
+-- Pictures are compressed already: trying again costs more than everything else a request does here.
+alter table idempotency_keys alter column body set storage external;
 create index idempotency_keys_expires_at on idempotency_keys (expires_at);
 
 -- Claims a key for one run. The run's hold, if it makes one, is named '<id>:<attempt>'.
