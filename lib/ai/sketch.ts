@@ -7,7 +7,7 @@ type StyleByQuality = Record<ImageRequest['quality'], StyleName>
 
 const STYLES_BY_DETAIL = new Map<string | undefined, StyleByQuality>([
   ['simple', { standard: 'simple', high: 'standard' }],
-  ['detailed', { standard: 'detailed', high: 'detailed' }],
+  ['detailed', { standard: 'standard', high: 'detailed' }],
 ])
 const STYLES_OTHERWISE: StyleByQuality = { standard: 'standard', high: 'detailed' }
 

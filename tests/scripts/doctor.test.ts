@@ -219,8 +219,8 @@ describe('warnings', () => {
     expect(warnings({ ADMIN_EMAIL: 'a@example.com', ADMIN_PASSWORD: 'elevenchars' })).toContain(
       'ADMIN_PASSWORD is shorter than auth.passwordLengthMin (12).',
     )
-    expect(warnings({ FORK__TOOLS__0__PROMPT: '{{detail}}' })).toContain(
-      'The prompt of tool "coloring-page" does not use its option "line".',
+    expect(warnings({ FORK__TOOLS__0__PROMPT: 'Draw.' })).toContain(
+      'The prompt of tool "coloring-page" does not use its option "detail".',
     )
     expect(warnings({ FORK__BRAND__LOGO: '/brand/none.svg' })).toContain(
       'brand.logo: public/brand/none.svg does not exist.',

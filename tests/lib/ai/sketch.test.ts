@@ -62,7 +62,7 @@ describe('a page', () => {
 
   test.each(['cat', 'coffee', 'astronaut'])('of %s has more lines the more detail is asked for', async (name) => {
     const bytes = await photo(name)
-    const wishes: Wish[] = [{ detail: 'simple' }, {}, { detail: 'detailed' }]
+    const wishes: Wish[] = [{ detail: 'simple' }, { detail: 'detailed' }, { detail: 'detailed', quality: 'high' }]
     const pages = await Promise.all(wishes.map((wish) => draw(bytes, wish)))
     const [simple = 0, standard = 0, detailed = 0] = await Promise.all(
       pages.map(async (page) => (await measure(page.bytes)).linesAcross),
@@ -76,7 +76,7 @@ describe('a page', () => {
     { detail: 'simple', quality: 'high', width: 1792 },
     { detail: 'standard', quality: 'standard', width: 1792 },
     { quality: 'high', width: 2304 },
-    { detail: 'detailed', quality: 'standard', width: 2304 },
+    { detail: 'detailed', quality: 'standard', width: 1792 },
     { detail: 'detailed', quality: 'high', width: 2304 },
   ])('with detail $detail at quality $quality is $width pixels wide', async ({ width, ...wish }) => {
     expect((await sharp((await draw(coffee, wish)).bytes).metadata()).width).toBe(width)
