@@ -1,6 +1,8 @@
 // The public part of the fork's configuration: what pages and apps need to look and behave like it.
 import { createHash } from 'node:crypto'
+import { paymentsOffReason } from '../lib/billing/payments.ts'
 import { config, publicConfig } from '../lib/config.ts'
+import { env } from '../lib/env.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
 
 export default endpoint({
@@ -8,7 +10,9 @@ export default endpoint({
 })
 
 function show({ request }: Context<'public'>) {
-  const body = JSON.stringify(publicConfig(config()))
+  const settings = config()
+  const paymentsOn = paymentsOffReason(settings, env()) === undefined
+  const body = JSON.stringify(publicConfig(settings, { paymentsOn }))
   const etag = `"${createHash('sha256').update(body).digest('base64url').slice(0, 22)}"`
   const headers = { etag, 'cache-control': 'public, max-age=0, must-revalidate' }
   if (matches(request.headers.get('if-none-match'), etag)) return new Response(null, { status: 304, headers })

@@ -3,9 +3,9 @@ import { sql } from 'kysely'
 import { db } from '../db/client.ts'
 import { isMigrated } from '../db/migrate.ts'
 import { usableProviders } from '../lib/ai/router.ts'
-import { paymentsOffReason } from '../lib/billing/payments.ts'
 import { config } from '../lib/config.ts'
 import { env } from '../lib/env.ts'
+import { paymentsFeature } from '../lib/features.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
 import { kv } from '../lib/kv.ts'
 import { describeError } from '../lib/log.ts'
@@ -36,7 +36,7 @@ async function ready({ caller }: Context<'visitor'>) {
     database,
     kv: store,
     providers: checkProviders(),
-    payments: { status: 'off', details: paymentsOffReason(config()) },
+    payments: checkPayments(),
   }
   const down = database.status === 'down' || checks.providers?.status === 'down'
   const degraded = Object.values(checks).some(({ status }) => status === 'degraded' || status === 'down')
@@ -65,6 +65,12 @@ function checkProviders(): Check {
   const { usable, skipped } = usableProviders(defaultTool().providers, { format: 'jpeg' })
   const details = { usable: usable.map(({ id }) => id), skipped }
   return { status: usable.length > 0 ? 'ok' : 'down', details }
+}
+
+/** Asks nothing of Polar: a monitor must not use up what the account may call. */
+function checkPayments(): Check {
+  const { on, reason } = paymentsFeature(env(), config())
+  return { status: on ? 'ok' : 'off', details: reason }
 }
 
 async function timed(check: () => Promise<Check>): Promise<Check> {

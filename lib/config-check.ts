@@ -164,10 +164,11 @@ function sentence(issue: v.BaseIssue<unknown>): string {
 }
 
 /** What no single value shows: doubles, and values that contradict each other. */
-function crossCheck({ tools, ai, payments }: ForkConfig): Issue[] {
+function crossCheck({ tools, ai, plans, payments }: ForkConfig): Issue[] {
   const issues = [
     ...doubles(tools.map(({ name }, index) => ({ value: name, path: ['tools', index, 'name'] }))),
     ...doubles(payments.packs.map(({ id }, index) => ({ value: id, path: ['payments', 'packs', index, 'id'] }))),
+    ...doubles(polarProducts(plans, payments)),
     ...tools.flatMap((tool, index) => checkTool(tool, ['tools', index])),
   ]
   const value = (path: Key[], message: string) => issues.push({ path, message, at: 'value' })
@@ -192,6 +193,20 @@ function crossCheck({ tools, ai, payments }: ForkConfig): Issue[] {
     )
   }
   return issues
+}
+
+/** Each product id with its place: an order for a product has to mean one thing. */
+function polarProducts(plans: ForkConfig['plans'], payments: ForkConfig['payments']): { value: string; path: Key[] }[] {
+  const sold = [
+    { value: payments.polarProductId, path: ['payments', 'polarProductId'] },
+    ...payments.packs.map((pack, index) => ({
+      value: pack.polarProductId,
+      path: ['payments', 'packs', index, 'polarProductId'],
+    })),
+    { value: plans.pro.polarProductId, path: ['plans', 'pro', 'polarProductId'] },
+    { value: plans.enterprise.polarProductId, path: ['plans', 'enterprise', 'polarProductId'] },
+  ]
+  return sold.filter(({ value }) => value !== '')
 }
 
 function checkTool(tool: ForkConfig['tools'][number], path: Key[]): Issue[] {

@@ -213,7 +213,10 @@ const Ai = v.strictObject({
 })
 
 const priceCents = count('Price in cents of payments.currency.', 1, 100_000_000)
-const polarProductId = v.optional(v.pipe(v.string(), v.maxLength(100), v.description('Product id at Polar.')), '')
+const polarProductId = v.optional(
+  v.pipe(v.string(), v.maxLength(100), v.description('Product id at Polar; npm run doctor -- --fix makes it.')),
+  '',
+)
 
 function monthlyTokens(standard: number) {
   return v.optional(count('Tokens granted each month.', 1, 1_000_000_000), standard)
@@ -237,13 +240,21 @@ const Pack = v.strictObject({
 })
 
 const Payments = v.strictObject({
-  provider: v.optional(v.pipe(v.picklist(['none', 'polar']), v.description('Who takes the money.')), 'none'),
+  provider: v.optional(
+    v.pipe(
+      v.picklist(['none', 'polar']),
+      v.description('Who takes the money: "polar" does as soon as its keys are in the environment.'),
+    ),
+    'none',
+  ),
   currency: v.optional(matching(/^[a-z]{3}$/, 'a currency code such as "usd"', 'ISO 4217 code, lower case.'), 'usd'),
   minimumDepositCents: v.optional(count('Smallest purchase of tokens.', 1, 100_000_000), 500),
   tokensPerDollar: v.optional(
     count('Tokens bought by one unit of the currency when the amount is free.', 1, 1_000_000),
     100,
   ),
+  pastDueGraceDays: v.optional(count('Days that a plan stays while its payment is late; 0 ends it at once.', 0, 60), 7),
+  polarProductId,
   packs: v.optional(v.pipe(v.array(Pack), v.description('Token packs on sale.')), []),
 })
 

@@ -9,7 +9,7 @@ import { type Env, env } from './env.ts'
 export type { ForkConfig }
 
 /** Switches of the file whose feature this version does not have. */
-export const FEATURES_NOT_BUILT: readonly (keyof ForkConfig['features'])[] = ['payments', 'apiKeys', 'asyncJobs']
+export const FEATURES_NOT_BUILT: readonly (keyof ForkConfig['features'])[] = ['apiKeys', 'asyncJobs']
 
 type Stage = Env['stage']
 
@@ -103,8 +103,12 @@ function eachOnce(problems: ConfigProblem[]): ConfigProblem[] {
   return [...new Map(problems.map((problem) => [JSON.stringify(problem), problem])).values()]
 }
 
-/** What anyone may know, for GET /api/config: no prompts, models, costs, product ids or administrators. */
-export function publicConfig({ brand, auth, tools, trial, plans, payments, limits, features }: ForkConfig) {
+/**
+ * What anyone may know, for GET /api/config: no prompts, models, costs, product ids or administrators. Payments depend on
+ * keys as well as on the configuration, so the caller says whether they are on.
+ */
+export function publicConfig(settings: ForkConfig, { paymentsOn }: { paymentsOn: boolean }) {
+  const { brand, auth, tools, trial, plans, payments, limits, features } = settings
   return {
     brand,
     auth: { provider: auth.provider, passwordLengthMin: auth.passwordLengthMin },
@@ -135,6 +139,10 @@ export function publicConfig({ brand, auth, tools, trial, plans, payments, limit
       imageSideMin: limits.imageSideMin,
       generatePerMinute: limits.generate.perMinute,
     },
-    features: { ...features, ...Object.fromEntries(FEATURES_NOT_BUILT.map((name) => [name, false])) },
+    features: {
+      ...features,
+      payments: paymentsOn,
+      ...Object.fromEntries(FEATURES_NOT_BUILT.map((name) => [name, false])),
+    },
   }
 }

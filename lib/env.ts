@@ -16,6 +16,10 @@ const Variables = v.object({
   AUTH_JWT_SECRET: v.optional(v.pipe(v.string(), v.minBytes(32))),
   ADMIN_EMAIL: v.optional(v.pipe(v.string(), v.trim(), v.toLowerCase(), v.email())),
   ADMIN_PASSWORD: text,
+  POLAR_ACCESS_TOKEN: text,
+  POLAR_WEBHOOK_SECRET: text,
+  POLAR_ENVIRONMENT: v.optional(v.picklist(['sandbox', 'production']), 'production'),
+  POLAR_BASE_URL: url,
   CRON_SECRET: text,
   DATA_DIR: v.optional(v.string()),
   FORK_CONFIG: text,
@@ -31,6 +35,8 @@ const PAIRS = [
   ['KV_REST_API_TOKEN', 'KV_REST_API_URL'],
   ['ADMIN_EMAIL', 'ADMIN_PASSWORD'],
   ['ADMIN_PASSWORD', 'ADMIN_EMAIL'],
+  ['POLAR_ACCESS_TOKEN', 'POLAR_WEBHOOK_SECRET'],
+  ['POLAR_WEBHOOK_SECRET', 'POLAR_ACCESS_TOKEN'],
 ] as const
 
 export type Env = ReturnType<typeof env>
@@ -73,6 +79,15 @@ export function parseEnv(variables: Record<string, string | undefined>) {
     gemini: { apiKey: set.GEMINI_API_KEY, baseUrl: set.GEMINI_BASE_URL },
     authJwtSecret: set.AUTH_JWT_SECRET,
     admin: set.ADMIN_EMAIL && set.ADMIN_PASSWORD ? { email: set.ADMIN_EMAIL, password: set.ADMIN_PASSWORD } : undefined,
+    polar:
+      set.POLAR_ACCESS_TOKEN && set.POLAR_WEBHOOK_SECRET
+        ? {
+            accessToken: set.POLAR_ACCESS_TOKEN,
+            webhookSecret: set.POLAR_WEBHOOK_SECRET,
+            environment: set.POLAR_ENVIRONMENT,
+            baseUrl: set.POLAR_BASE_URL?.replace(/\/+$/, ''),
+          }
+        : undefined,
     cronSecret: set.CRON_SECRET,
     /** Where the embedded database and the made-up secret live; /tmp is all that can be written on Vercel. */
     dataDir: set.DATA_DIR ?? (set.VERCEL ? '/tmp/data' : '.data'),

@@ -36,7 +36,7 @@ export function features(env: Env, config: ForkConfig): Feature[] {
     providers.has('sketch')
       ? { name: 'sketch', on: true, reason: 'draws on this machine, needs no key' }
       : { name: 'sketch', on: false, reason: 'no tool lists it' },
-    { name: 'payments', on: false, reason: paymentsOffReason(config) },
+    paymentsFeature(env, config),
     env.cronSecret
       ? { name: 'sweep', on: true, reason: 'CRON_SECRET is set' }
       : { name: 'sweep', on: false, reason: 'CRON_SECRET is not set: expired holds wait for their user to come back' },
@@ -61,6 +61,14 @@ function gemini(env: Env, isListed: boolean): Feature {
   return { name: 'gemini', on: true, reason: 'GEMINI_API_KEY is set' }
 }
 
+/** Whether anything can be bought and where the money goes, or why nothing can. */
+export function paymentsFeature(env: Env, config: ForkConfig): Feature {
+  const offReason = paymentsOffReason(config, env)
+  if (offReason !== undefined || !env.polar) return { name: 'payments', on: false, reason: offReason ?? '' }
+  const { environment, baseUrl } = env.polar
+  return { name: 'payments', on: true, reason: `Polar, ${environment}${baseUrl ? ` at ${hostOf(baseUrl)}` : ''}` }
+}
+
 /** A URL without its user, password and query. */
 function hostOf(url: string): string {
   return URL.canParse(url) ? new URL(url).host : 'an address that is not a URL'
@@ -68,11 +76,8 @@ function hostOf(url: string): string {
 
 /** Settings that are valid but change nothing in this version, each with what that means. */
 export function notInForce(config: ForkConfig): { path: string; reason: string }[] {
-  const { ai, auth, payments, plans, features, tools } = config
+  const { ai, auth, features, tools } = config
   const listed = new Set(tools.flatMap((tool) => tool.providers))
-  const productIds = [plans.pro, plans.enterprise, ...payments.packs].filter(
-    ({ polarProductId }) => polarProductId !== '',
-  )
   return [
     {
       path: 'auth.admins',
@@ -81,8 +86,6 @@ export function notInForce(config: ForkConfig): { path: string; reason: string }
     },
     { path: 'ai.budgets', reason: 'spending is not capped here: set a limit at the provider', applies: true },
     { path: 'ai.cacheSeconds', reason: 'answers are not kept', applies: ai.cacheSeconds > 0 },
-    { path: 'payments.provider', reason: 'nothing can be bought', applies: payments.provider !== 'none' },
-    { path: 'polarProductId', reason: 'nothing can be bought', applies: productIds.length > 0 },
     ...FEATURES_NOT_BUILT.map((name) => ({
       path: `features.${name}`,
       reason: 'this version does not have the feature',
