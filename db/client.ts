@@ -44,17 +44,23 @@ async function openPool(connectionString: string): Promise<PostgresPool> {
     const pool = new VercelPool({ ...POOL, connectionString, types: { getTypeParser: safeInt8(types.getTypeParser) } })
     // Its own types say less than pg's, whose pool it is underneath.
     const pgPool = pool as unknown as Pool
+    surviveLostConnections(pgPool)
     attachDatabasePool(pgPool)
     return pgPool
   }
   const { default: pg } = await import('pg')
   const pool = new pg.Pool({ ...POOL, connectionString, types: { getTypeParser: safeInt8(pg.types.getTypeParser) } })
-  // A connection lost while idle is replaced on the next query; without a listener it would end the process.
+  surviveLostConnections(pool)
+  attachDatabasePool(pool)
+  return pool
+}
+
+/** A connection lost while idle is replaced on the next query, one lost in use fails its query; unheard, either would end the process. */
+function surviveLostConnections(pool: Pool): void {
+  pool.on('connect', (client) => client.on('error', () => {}))
   pool.on('error', (error) =>
     console.error(JSON.stringify({ level: 'warn', event: 'database_connection_lost', message: error.message })),
   )
-  attachDatabasePool(pool)
-  return pool
 }
 
 function isNeon(connectionString: string): boolean {

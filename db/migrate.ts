@@ -5,6 +5,8 @@ import * as accounts from './migrations/0001_accounts.ts'
 import * as ledger from './migrations/0002_ledger.ts'
 import * as ledgerOperations from './migrations/0003_ledger_operations.ts'
 import * as idempotencyAudit from './migrations/0004_idempotency_audit.ts'
+import * as billing from './migrations/0005_billing.ts'
+import * as plans from './migrations/0006_plans.ts'
 import type { Database } from './schema.ts'
 
 export const migrations: Record<string, Migration> = {
@@ -12,6 +14,8 @@ export const migrations: Record<string, Migration> = {
   '0002_ledger': ledger,
   '0003_ledger_operations': ledgerOperations,
   '0004_idempotency_audit': idempotencyAudit,
+  '0005_billing': billing,
+  '0006_plans': plans,
 }
 
 /** Applies every pending migration in one locked transaction; returns the names it applied. Throws on the first that fails. */

@@ -33,7 +33,8 @@ export interface Database {
     period_start: Timestamp
     period_end: Timestamp
     expires_at: Timestamp | null
-    plan_lot_id: number
+    plan_lot_ids: number[]
+    stands_until: Timestamp
     created_at: GeneratedTimestamp
     updated_at: GeneratedTimestamp
   }
@@ -92,6 +93,7 @@ export interface Database {
     held: number
     spent: number
     gone: number
+    dormant: Generated<boolean>
     expires_at: Timestamp | null
     source: string
     created_at: GeneratedTimestamp
@@ -124,6 +126,83 @@ export interface Database {
     created_at: GeneratedTimestamp
     expires_at: Timestamp
   }
+  webhook_events: {
+    id: string
+    source: 'polar'
+    type: string
+    body: string
+    outcome: 'applied' | 'ignored' | 'unreadable' | 'failed'
+    error: string | null
+    attempts: Generated<number>
+    received_at: GeneratedTimestamp
+    processed_at: Timestamp | null
+  }
+  billing_orders: {
+    id: string
+    user_id: string | null
+    kind: 'tokens' | 'plan' | null
+    plan: Plan | null
+    starts_period: Generated<boolean>
+    description: Generated<string>
+    status: string
+    paid: boolean
+    currency: string
+    net_cents: number
+    tax_cents: number
+    refunded_cents: number
+    fee_cents: number
+    dispute_lost: Generated<boolean>
+    customer_id: string
+    product_id: string | null
+    checkout_id: string | null
+    subscription_id: string | null
+    invoice_number: string | null
+    problem: OrderProblem | null
+    tokens_worth: number | null
+    tokens_granted: Generated<number>
+    tokens_taken_back: Generated<number>
+    granted_at: Timestamp | null
+    ordered_at: Timestamp
+    modified_at: Timestamp
+  }
+  billing_refunds: {
+    id: string
+    order_id: string
+    status: string
+    reason: string
+    amount_cents: number
+    currency: string
+    refunded_at: Timestamp
+    modified_at: Timestamp
+  }
+  billing_disputes: {
+    id: string
+    order_id: string
+    status: string
+    amount_cents: number
+    disputed_at: Timestamp
+    modified_at: Timestamp
+  }
+  billing_subscriptions: {
+    id: string
+    user_id: string | null
+    plan: Plan | null
+    status: string
+    cancel_at_period_end: boolean
+    period_start: Timestamp
+    period_end: Timestamp
+    ends_at: Timestamp | null
+    entitled_until: Timestamp | null
+    pending_plan: Plan | null
+    customer_id: string
+    product_id: string
+    modified_at: Timestamp
+  }
+  billing_cursors: {
+    name: string
+    position: Json<Record<string, unknown>>
+    updated_at: GeneratedTimestamp
+  }
   audit_log: {
     id: Generated<number>
     at: GeneratedTimestamp
@@ -140,4 +219,6 @@ export interface Database {
   }
 }
 
+/** Why a paid order waits for an admin: nobody to give it to, another currency, or a product that is not sold here. */
+export type OrderProblem = 'no_user' | 'currency' | 'product'
 export type LotKind = 'trial' | 'plan' | 'promo' | 'pack'

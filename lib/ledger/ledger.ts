@@ -125,7 +125,7 @@ export async function openAccount(db: Kysely<Database>, userId: string, person: 
  */
 export async function grant(
   db: Kysely<Database>,
-  lot: { userId: string; kind: Exclude<LotKind, 'trial' | 'plan'>; tokens: number; source: string; expiresAt?: Date },
+  lot: { userId: string; kind: Exclude<LotKind, 'trial'>; tokens: number; source: string; expiresAt?: Date },
 ): Promise<'granted' | 'replay'> {
   const { rows } = await sql<{ status: string }>`
     select * from ledger_credit(${lot.userId}, ${lot.kind}, ${lot.tokens}, ${lot.source}, ${lot.expiresAt ?? null}::timestamptz)
@@ -135,16 +135,25 @@ export async function grant(
   return status === 'ok' ? 'granted' : 'replay'
 }
 
-/** Takes a refunded part of a grant back, once per `refund`; what was spent already becomes debt. */
-export async function clawBack(
+/**
+ * Brings what was taken back of a grant to `tokens`, whatever was taken before: a larger refund takes more, one that failed gives
+ * back. What was used already becomes debt. False when there is no such grant.
+ */
+export async function takeBack(
   db: Kysely<Database>,
-  { source, refund, tokens }: { source: string; refund: string; tokens: number },
-): Promise<{ outcome: 'ok' | 'replay' | 'unknown'; takenTokens: number; debtTokens: number }> {
-  const { rows } = await sql<{ status: 'ok' | 'replay' | 'unknown'; taken: number; debt: number }>`
-    select * from ledger_claw_back(${source}, ${refund}, ${tokens})
-  `.execute(db)
-  const row = only(rows)
-  return { outcome: row.status, takenTokens: row.taken, debtTokens: row.debt }
+  { source, tokens }: { source: string; tokens: number },
+): Promise<boolean> {
+  const { rows } = await sql<{
+    status: 'ok' | 'unknown'
+  }>`select * from ledger_take_back(${source}, ${tokens})`.execute(db)
+  return only(rows).status === 'ok'
+}
+
+/** Puts the plan in force that the user's orders and subscriptions entitle to now. */
+export async function refreshPlan(db: Kysely<Database>, userId: string): Promise<void> {
+  await sql`select plan_refresh(a.user_id, ${allowances()}) from (
+    select user_id from ledger_account where user_id = ${userId} for no key update
+  ) a`.execute(db)
 }
 
 export interface Statement {
@@ -182,9 +191,14 @@ export async function statementOf(db: Kysely<Database>, userId: string): Promise
   }
 }
 
-/** Gives back up to `limit` orphaned holds and lapses up to `limit` expired lots; safe to run from several places at once. */
-export async function sweepLedger(db: Kysely<Database>, limit: number): Promise<{ expired: number; lapsed: number }> {
-  const { rows } = await sql<{ expired: number; lapsed: number }>`select * from ledger_sweep(${limit})`.execute(db)
+/** Gives back orphaned holds, lapses expired lots and ends plans whose time is over, up to `limit` of each; may run in several places at once. */
+export async function sweepLedger(
+  db: Kysely<Database>,
+  limit: number,
+): Promise<{ expired: number; lapsed: number; plans: number }> {
+  const { rows } = await sql<{ expired: number; lapsed: number; plans: number }>`
+    select * from ledger_sweep(${limit}, ${allowances()})
+  `.execute(db)
   return only(rows)
 }
 
