@@ -12,9 +12,10 @@ import { refusalOf } from './account-state.ts'
 /**
  * public: anyone. visitor: anyone, known when signed in. user: signed in, account and session alive.
  * spender: signed in by proof alone, for routes whose reservation checks account and session in its own round trip.
- * admin: a user with that role; hidden (404) from other users. cron: the bearer of CRON_SECRET.
+ * admin: a user with that role; hidden (404) from other users. cron: the bearer of CRON_SECRET. signature: whoever signed the
+ * body, which the handler checks.
  */
-export type Access = 'public' | 'visitor' | 'user' | 'spender' | 'admin' | 'cron'
+export type Access = 'public' | 'visitor' | 'user' | 'spender' | 'admin' | 'cron' | 'signature'
 
 /** What the token proves. */
 export interface Spender {
@@ -29,6 +30,7 @@ export interface Caller extends Spender {
 export type CallerFor<A extends Access> = {
   public: undefined
   cron: undefined
+  signature: undefined
   visitor: Caller | undefined
   spender: Spender
   user: Caller
@@ -37,7 +39,7 @@ export type CallerFor<A extends Access> = {
 
 /** Throws 401, 403 or 404 unless the request may pass; returns what is known of the caller. */
 export async function authenticate(request: Request, access: Access): Promise<Spender | Caller | undefined> {
-  if (access === 'public') return undefined
+  if (access === 'public' || access === 'signature') return undefined
   const token = bearerToken(request)
   if (access === 'cron') return requireCronSecret(token)
   if (token === undefined) {
