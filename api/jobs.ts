@@ -1,17 +1,23 @@
 // Housekeeping, run daily by the scheduler: nothing's correctness waits for it.
 import { sql } from 'kysely'
 import { db } from '../db/client.ts'
+import { paymentsOffReason } from '../lib/billing/payments.ts'
+import { reconcile } from '../lib/billing/reconcile.ts'
+import { config } from '../lib/config.ts'
+import { env } from '../lib/env.ts'
 import { endpoint, route } from '../lib/http/endpoint.ts'
 import { sweepLedger } from '../lib/ledger/ledger.ts'
 
 const BATCH = 500
+/** Well within a function's time, of which the rest of the sweep takes little. */
+const RECONCILE_MS = 120_000
 
 export default endpoint({
   'GET /api/jobs/sweep': route({ access: 'cron', handle: sweep }),
   'POST /api/jobs/sweep': route({ access: 'cron', handle: sweep }),
 })
 
-/** Gives back orphaned holds, lapses what expired, and drops what need not be kept. */
+/** Gives back orphaned holds, lapses what expired, drops what need not be kept, and hears from Polar what no webhook told. */
 async function sweep() {
   const ledger = await sweepLedger(db(), BATCH)
   const keys = await db().deleteFrom('idempotency_keys').where('expires_at', '<', sql<Date>`now()`).executeTakeFirst()
@@ -29,12 +35,15 @@ async function sweep() {
     .deleteFrom('sign_in_failures')
     .where('last_failure_at', '<', sql<Date>`now() - interval '1 day'`)
     .executeTakeFirst()
+  const billing = paymentsOffReason(config(), env()) === undefined ? await reconcile(RECONCILE_MS) : undefined
   return {
     holdsReturned: ledger.expired,
     lotsLapsed: ledger.lapsed,
+    plansMovedOn: ledger.plans,
     idempotencyKeysDeleted: Number(keys.numDeletedRows),
     idempotencyBodiesDeleted: Number(bodies.numUpdatedRows),
     sessionsDeleted: Number(sessions.numDeletedRows),
     signInFailuresForgotten: Number(failures.numDeletedRows),
+    ...(billing && { billing }),
   }
 }
