@@ -1,22 +1,78 @@
-// What the caller has and what is for sale.
+// What the caller has, what is for sale, and the way to buy it.
+import * as v from 'valibot'
 import { db } from '../db/client.ts'
-import { paymentsDisabled, paymentsOffReason } from '../lib/billing/payments.ts'
+import { analyse } from '../lib/billing/analytics.ts'
+import { openCheckout, syncCheckout, type Wish } from '../lib/billing/checkout.ts'
+import { HistoryCsvQuery, HistoryQuery, historyCsv, listHistory } from '../lib/billing/history.ts'
+import { changePlan, invoiceOf, openPortal, pendingPlanOf, setCancellation } from '../lib/billing/manage.ts'
+import { paymentsOffReason, requirePayments } from '../lib/billing/payments.ts'
+import { PeriodQuery } from '../lib/billing/period.ts'
+import { PAID_PLANS } from '../lib/billing/products.ts'
 import { config, publicConfig } from '../lib/config.ts'
+import { env } from '../lib/env.ts'
+import { isJson, parseJson, validate } from '../lib/http/body.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
+import { AppError } from '../lib/http/errors.ts'
 import { statementOf } from '../lib/ledger/ledger.ts'
 
+const AMOUNT_CENTS_MAX = 1_000_000
+const RETRY_INVOICE_SECONDS = 5
+
+const ReturnUrl = v.optional(v.pipe(v.string(), v.maxLength(2000), v.url()))
+const CheckoutWish = v.strictObject({
+  pack: v.optional(v.pipe(v.string(), v.maxLength(40))),
+  amountCents: v.optional(v.pipe(v.number(), v.safeInteger('Must be whole cents.'))),
+  currency: v.optional(v.string()),
+  returnUrl: ReturnUrl,
+})
+const PlanWish = v.strictObject({ plan: v.picklist(PAID_PLANS), returnUrl: ReturnUrl })
+const Return = v.strictObject({ returnUrl: ReturnUrl })
+/** A body that may be left out. */
+const returnOnly = {
+  read: ({ bytes, type }: { bytes: Buffer; type: string }) => {
+    if (!isJson(type)) throw new AppError('UNSUPPORTED_MEDIA_TYPE', `Send the body as application/json, not ${type}.`)
+    return validate(Return, bytes.length > 0 ? parseJson(bytes) : {})
+  },
+}
+const PolarId = v.pipe(v.string(), v.uuid())
+
 export default endpoint({
-  'GET /api/billing/status': route({ access: 'user', limit: 'read', handle: status }),
+  'GET /api/billing/status': route({ access: 'user', limit: 'read', handle: ({ caller }) => statusOf(caller.userId) }),
   'GET /api/billing/catalogue': route({ access: 'public', limit: 'read', handle: catalogue }),
-  'POST /api/billing/checkout': route({ access: 'user', limit: 'read', handle: refusePayment }),
-  'POST /api/billing/upgrade': route({ access: 'user', limit: 'read', handle: refusePayment }),
-  'POST /api/billing/cancel': route({ access: 'user', limit: 'read', handle: refusePayment }),
-  'POST /api/billing/resume': route({ access: 'user', limit: 'read', handle: refusePayment }),
-  'POST /api/billing/portal': route({ access: 'user', limit: 'read', handle: refusePayment }),
+  'POST /api/billing/checkout': route({
+    access: 'user',
+    limit: 'read',
+    idempotent: true,
+    body: CheckoutWish,
+    handle: checkout,
+  }),
+  'POST /api/billing/checkouts/:id/sync': route({ access: 'user', limit: 'read', handle: sync }),
+  'POST /api/billing/upgrade': route({
+    access: 'user',
+    limit: 'read',
+    idempotent: true,
+    body: PlanWish,
+    handle: upgrade,
+  }),
+  'POST /api/billing/cancel': route({
+    access: 'user',
+    limit: 'read',
+    handle: ({ caller }) => cancelled(caller.userId, true),
+  }),
+  'POST /api/billing/resume': route({
+    access: 'user',
+    limit: 'read',
+    handle: ({ caller }) => cancelled(caller.userId, false),
+  }),
+  'POST /api/billing/portal': route({ access: 'user', limit: 'read', ...returnOnly, handle: portal }),
+  'GET /api/billing/history': route({ access: 'user', limit: 'read', handle: history }),
+  'GET /api/billing/analytics': route({ access: 'user', limit: 'read', handle: analytics }),
+  'GET /api/billing/invoices/:orderId': route({ access: 'user', limit: 'read', handle: invoice }),
 })
 
-async function status({ caller }: Context<'user'>) {
-  const statement = await statementOf(db(), caller.userId)
+async function statusOf(userId: string) {
+  const [statement, pendingPlan] = await Promise.all([statementOf(db(), userId), pendingPlanOf(userId)])
+  const reason = paymentsOffReason(config(), env())
   return {
     plan: statement.plan,
     status: statement.status,
@@ -25,6 +81,7 @@ async function status({ caller }: Context<'user'>) {
     periodStart: statement.periodStart,
     periodEnd: statement.periodEnd,
     expiresAt: statement.expiresAt,
+    pendingPlan,
     balance: {
       trialGenerations: statement.balance.trialGenerations,
       planTokens: statement.planTokens,
@@ -33,15 +90,112 @@ async function status({ caller }: Context<'user'>) {
       debtTokens: statement.debtTokens,
       tokens: statement.balance.tokens,
     },
-    payments: { enabled: false, reason: paymentsOffReason(config()) },
+    payments: { enabled: reason === undefined, ...(reason !== undefined && { reason }) },
   }
 }
 
 function catalogue() {
-  const { plans, payments, tools, trial } = publicConfig(config())
+  const paymentsOn = paymentsOffReason(config(), env()) === undefined
+  const { plans, payments, tools, trial } = publicConfig(config(), { paymentsOn })
   return { plans, payments, tools, trial }
 }
 
-function refusePayment(): never {
-  throw paymentsDisabled()
+async function checkout({ caller, body, url }: Context<'user', v.InferOutput<typeof CheckoutWish>>) {
+  requirePayments()
+  const opened = await openCheckout(caller.userId, wishOf(body), returnUrlOf(body, url))
+  return Response.json(opened, { status: 201 })
+}
+
+/** A pack or an amount, as this fork sells them. */
+function wishOf({ pack, amountCents, currency }: v.InferOutput<typeof CheckoutWish>): Wish {
+  const { payments } = config()
+  if (currency !== undefined && currency.toLowerCase() !== payments.currency) {
+    throw invalid('currency', `Only ${payments.currency} is taken.`)
+  }
+  if ((pack === undefined) === (amountCents === undefined)) throw invalid('', 'Send either pack or amountCents.')
+  if (amountCents === undefined) {
+    const found = payments.packs.find(({ id }) => id === pack)
+    if (found) return { kind: 'pack', pack: found.id }
+    throw invalid('pack', `There is no such pack. There are: ${payments.packs.map(({ id }) => id).join(', ')}.`)
+  }
+  if (amountCents < payments.minimumDepositCents) {
+    throw invalid('amountCents', `The smallest purchase is ${payments.minimumDepositCents} cents.`)
+  }
+  if (amountCents > AMOUNT_CENTS_MAX) throw invalid('amountCents', `The largest purchase is ${AMOUNT_CENTS_MAX} cents.`)
+  return { kind: 'deposit', amountCents }
+}
+
+async function sync({ caller, params }: Context<'user'>) {
+  requirePayments()
+  const { status } = await syncCheckout(caller.userId, polarId(params.id, 'You have no such checkout.'))
+  const { balance, plan } = await statusOf(caller.userId)
+  return { checkoutId: params.id, status, plan, balance }
+}
+
+async function upgrade({ caller, body, url }: Context<'user', v.InferOutput<typeof PlanWish>>) {
+  requirePayments()
+  const opened = await changePlan(caller.userId, body.plan, returnUrlOf(body, url))
+  return opened ? Response.json(opened, { status: 201 }) : await statusOf(caller.userId)
+}
+
+async function cancelled(userId: string, cancel: boolean) {
+  requirePayments()
+  await setCancellation(userId, cancel)
+  return await statusOf(userId)
+}
+
+async function portal({ caller, body, url }: Context<'user', v.InferOutput<typeof Return>>) {
+  requirePayments()
+  return Response.json(await openPortal(caller.userId, returnUrlOf(body, url)), { status: 201 })
+}
+
+async function invoice({ caller, params }: Context<'user'>) {
+  requirePayments()
+  const orderId = polarId(params.orderId, 'You have no such order.')
+  const made = await invoiceOf(caller.userId, orderId)
+  if (made) return { orderId, status: 'ready', url: made.url }
+  const headers = { 'retry-after': String(RETRY_INVOICE_SECONDS) }
+  return Response.json({ orderId, status: 'preparing' }, { status: 202, headers })
+}
+
+/** A page of JSON, or as a table with a link to the next part. */
+async function history({ caller, url, request }: Context<'user'>) {
+  const query = Object.fromEntries(url.searchParams)
+  const { userId } = caller
+  if (!request.headers.get('accept')?.includes('text/csv')) {
+    const { limit, cursor } = validate(HistoryQuery, query, 'query')
+    return await listHistory(db(), { userId, limit, after: cursor })
+  }
+  const { limit, cursor } = validate(HistoryCsvQuery, query, 'query')
+  const { csv, nextCursor } = await historyCsv(db(), { userId, limit, after: cursor })
+  const name = `billing-history-${new Date().toISOString().slice(0, 10)}.csv`
+  return new Response(csv, {
+    headers: {
+      'content-type': 'text/csv; charset=utf-8; header=present',
+      'content-disposition': `attachment; filename="${name}"`,
+      ...(nextCursor !== null && { link: `<${url.pathname}?cursor=${nextCursor}>; rel="next"` }),
+    },
+  })
+}
+
+async function analytics({ caller, url }: Context<'user'>) {
+  const period = validate(PeriodQuery, Object.fromEntries(url.searchParams), 'query')
+  return await analyse(db(), { userId: caller.userId, ...period })
+}
+
+/** Where Polar sends the buyer back to: a page of this site, or of one that may call the API. */
+function returnUrlOf({ returnUrl }: { returnUrl?: string | undefined }, { origin }: URL): string {
+  if (returnUrl === undefined) return `${origin}/`
+  if ([origin, ...config().cors.origins].includes(new URL(returnUrl).origin)) return returnUrl
+  throw invalid('returnUrl', 'Must be a page of this site, or of an origin in cors.origins.')
+}
+
+function polarId(id: string | undefined, message: string): string {
+  const parsed = v.safeParse(PolarId, id)
+  if (!parsed.success) throw new AppError('NOT_FOUND', message)
+  return parsed.output
+}
+
+function invalid(path: string, message: string): AppError {
+  return new AppError('VALIDATION_FAILED', message, { details: { issues: [{ path, message }] } })
 }
