@@ -1,10 +1,21 @@
 // npm run doctor: checks the configuration and the environment, and says what is on, what is off and what it costs.
 import { existsSync } from 'node:fs'
+import { parseArgs } from 'node:util'
 import { type ForkConfig, loadConfig } from '../lib/config.ts'
 import { nearest, placeholders } from '../lib/config-check.ts'
 import { ConfigError, type ConfigProblem, formatProblem } from '../lib/config-errors.ts'
 import { type Env, EnvError, parseEnv } from '../lib/env.ts'
-import { type Feature, features, notInForce } from '../lib/features.ts'
+import { type Feature, features, notInForce, paymentsFeature } from '../lib/features.ts'
+import { fix, fixBlocker, setupLines, webhookUrl } from './doctor-fix.ts'
+import {
+  DEPOSIT_CENTS_MIN,
+  feeCents,
+  type Margin,
+  marginLine,
+  marginWarnings,
+  productMargins,
+} from './doctor-margins.ts'
+import type { PolarSetup } from './polar-setup.ts'
 
 interface Findings {
   /** Whether everything can start. */
@@ -16,19 +27,6 @@ interface Findings {
   notInForce: { path: string; reason: string }[]
 }
 
-/** What is left of a sale when the buyer uses all of it. */
-interface Margin {
-  /** Such as `plan "pro"`. */
-  product: string
-  images: number
-  costCents: number
-  /** The price without the fees of the payment provider. */
-  incomeCents: number
-}
-
-/** About what a $5 sale costs through Polar, the worst case; larger sales cost less. */
-const FEE_PERCENT = 15
-
 /** Gemini's image models and the day each stops answering, as far as announced on 2026-11-20. */
 const GEMINI_MODELS: Record<string, { shutdown?: string }> = {
   'gemini-2.5-flash-image': { shutdown: '2026-10-02' },
@@ -38,8 +36,19 @@ const GEMINI_MODELS: Record<string, { shutdown?: string }> = {
   'gemini-nano-banana-2.1': {},
 }
 
-const USAGE = `Usage: npm run doctor [-- --json]
-  --json  prints one JSON object`
+const FLAGS = {
+  json: { type: 'boolean', default: false },
+  fix: { type: 'boolean', default: false },
+  url: { type: 'string' },
+} as const
+
+const USAGE = `Usage: npm run doctor [-- --json] [-- --fix [--url https://my.app]]
+  --json  prints one JSON object
+  --fix   makes products and webhook at Polar where they are missing; needs POLAR_ACCESS_TOKEN
+  --url   where the site is, for the webhook; VERCEL_PROJECT_PRODUCTION_URL when left out`
+
+/** What a half-set pair lacks and can be got from here. */
+const FIX_HINT = 'npm run doctor -- --fix --url https://my.app makes it.'
 
 /** Everything there is to say about an environment and its configuration file. Never throws for what it is to find. */
 export function findings(
@@ -64,7 +73,7 @@ export function findings(
     margins,
     warnings: [
       ...(env ? environmentWarnings(env) : []),
-      ...(env && config ? adminWarnings(env, config) : []),
+      ...(env && config ? [...adminWarnings(env, config), ...paymentWarnings(env, config)] : []),
       ...(config ? [...toolWarnings(config), ...modelWarnings(config, now), ...marginWarnings(margins)] : []),
     ],
     notInForce: config ? notInForce(config) : [],
@@ -76,7 +85,9 @@ function readEnv(variables: Record<string, string | undefined>, errors: ConfigPr
     return parseEnv(variables)
   } catch (error) {
     if (!(error instanceof EnvError)) throw error
-    errors.push(...error.problems.map((message) => ({ source: 'environment', path: '', message })))
+    const hint = (message: string) =>
+      message.includes('POLAR_WEBHOOK_SECRET is not') ? `${message} ${FIX_HINT}` : message
+    errors.push(...error.problems.map((message) => ({ source: 'environment', path: '', message: hint(message) })))
     return undefined
   }
 }
@@ -110,6 +121,30 @@ function adminWarnings({ admin }: Env, { auth }: ForkConfig): string[] {
   return [`ADMIN_PASSWORD is shorter than auth.passwordLengthMin (${auth.passwordLengthMin}).`]
 }
 
+function paymentWarnings(env: Env, config: ForkConfig): string[] {
+  const { payments, plans } = config
+  const sold = [
+    { place: 'payments', ...payments },
+    ...payments.packs.map((pack, index) => ({ place: `payments.packs[${index}]`, ...pack })),
+    { place: 'plans.pro', ...plans.pro },
+    { place: 'plans.enterprise', ...plans.enterprise },
+  ]
+  const missing = sold.filter(({ polarProductId }) => polarProductId === '').map(({ place }) => place)
+  const { minimumDepositCents } = payments
+  const share = (isForeignCard: boolean) =>
+    Math.round((feeCents(minimumDepositCents, { isForeignCard }) * 100) / minimumDepositCents)
+  return [
+    ...(paymentsFeature(env, config).on && missing.length > 0
+      ? [`polarProductId is missing in ${missing.join(', ')}: npm run doctor -- --fix makes the products at Polar.`]
+      : []),
+    ...(minimumDepositCents < DEPOSIT_CENTS_MIN
+      ? [
+          `payments.minimumDepositCents: of a purchase of ${minimumDepositCents} cents, ${share(false)} to ${share(true)} % are fees; ${DEPOSIT_CENTS_MIN} or more is better.`,
+        ]
+      : []),
+  ]
+}
+
 function toolWarnings({ tools, brand }: ForkConfig): string[] {
   const unused = tools.flatMap(({ name, prompt, options }) => {
     const used = placeholders(prompt)
@@ -136,80 +171,84 @@ function modelWarnings({ ai, tools }: ForkConfig, now: Date): string[] {
   return [`ai.providers.gemini.model: "${model}" is past its announced shutdown (${known.shutdown}); ${next}.`]
 }
 
-function productMargins(config: ForkConfig): Margin[] {
-  const { free, pro, enterprise } = config.plans
-  const products = [
-    { product: 'plan "free", a month', tokens: free.monthlyTokens, priceCents: 0 },
-    { product: 'plan "pro", a month', tokens: pro.monthlyTokens, priceCents: pro.priceCents },
-    { product: 'plan "enterprise", a month', tokens: enterprise.monthlyTokens, priceCents: enterprise.priceCents },
-    ...config.payments.packs.map(({ id, tokens, priceCents }) => ({ product: `pack "${id}"`, tokens, priceCents })),
-  ]
-  const { priceTokens, costMicroUsd } = dearestImage(config)
-  return products.map(({ product, tokens, priceCents }) => {
-    const images = Math.floor(tokens / priceTokens)
-    const costCents = Math.round((images * costMicroUsd) / 10_000)
-    return { product, images, costCents, incomeCents: Math.round((priceCents * (100 - FEE_PERCENT)) / 100) }
-  })
-}
-
-/** The image that costs most for the tokens it brings in: the use to expect from whoever makes the most of a plan. */
-function dearestImage({ tools, ai }: ForkConfig): { priceTokens: number; costMicroUsd: number } {
-  const images = tools.map(({ priceTokens, providers }) => {
-    const costMicroUsd = providers.includes('gemini') ? Math.round(ai.providers.gemini.costPerImageUsd * 1_000_000) : 0
-    return { priceTokens, costMicroUsd }
-  })
-  return images.reduce((dearest, image) =>
-    image.costMicroUsd / image.priceTokens > dearest.costMicroUsd / dearest.priceTokens ? image : dearest,
-  )
-}
-
-function marginWarnings(margins: Margin[]): string[] {
-  return margins
-    .filter(({ incomeCents, costCents }) => incomeCents > 0 && costCents > incomeCents)
-    .map(({ product, images, costCents, incomeCents }) => {
-      return `${product}: using it up costs ${dollars(costCents)} for ${images} images, and ${dollars(incomeCents)} come in.`
-    })
-}
-
-function dollars(cents: number): string {
-  return `$${(cents / 100).toFixed(2)}`
-}
-
 /** The findings for a terminal. */
-function report({ ok, errors, features, margins, warnings, notInForce }: Findings): string {
+function report(
+  { ok, errors, features, margins, warnings, notInForce, setup }: Findings & { setup?: PolarSetup },
+  knownSecret: string | undefined,
+): string {
   const sections = [
     { title: 'errors', lines: errors.map(formatProblem) },
     {
       title: 'features',
       lines: features.map(({ name, on, reason }) => `${on ? 'on ' : 'off'}  ${name.padEnd(9)}  ${reason}`),
     },
-    { title: `margins when everything is used, after ${FEE_PERCENT} % fees`, lines: margins.map(marginLine) },
+    { title: 'margins when everything is used, after fees', lines: margins.map(marginLine) },
     { title: 'warnings', lines: warnings },
     { title: 'not in force in this version', lines: notInForce.map(({ path, reason }) => `${path}  ${reason}`) },
+    { title: 'at Polar', lines: setup ? setupLines(setup, knownSecret) : [] },
   ]
   const text = sections
     .filter(({ lines }) => lines.length > 0)
-    .map(({ title, lines }) => [title, ...lines.map((line) => `  ${line}`)].join('\n'))
+    .map(({ title, lines }) => [title, ...lines.map((line) => (line === '' ? '' : `  ${line}`))].join('\n'))
   const verdict = ok ? 'The configuration and the environment are fine.' : `${errors.length} to put right.`
   return [...text, verdict].join('\n\n')
 }
 
-function marginLine({ product, images, costCents, incomeCents }: Margin): string {
-  const cost = `${images} images cost ${dollars(costCents)}`
-  if (incomeCents === 0) return `${product}: ${cost}`
-  const percent = Math.round(((incomeCents - costCents) / incomeCents) * 100)
-  return `${product}: ${cost} of ${dollars(incomeCents)}, margin ${percent} %`
+/** What the command line asks for. Undefined when it asks for something else than there is. */
+function parseFlags(args: string[]): { json: boolean; fix: boolean; url?: string } | undefined {
+  try {
+    const { values } = parseArgs({ args, options: FLAGS })
+    const { json, fix, url } = values
+    if (url !== undefined && (!fix || !/^https?:\/\//.test(url) || !URL.canParse(url))) return undefined
+    return { json, fix, ...(url !== undefined && { url }) }
+  } catch {
+    return undefined
+  }
 }
 
-function run(flags: string[]): number {
-  const unknown = flags.filter((flag) => flag !== '--json')
-  if (unknown.length > 0) {
-    console.error(`Unknown: ${unknown.join(' ')}\n${USAGE}`)
+async function run(args: string[], variables: Record<string, string | undefined>): Promise<number> {
+  const flags = parseFlags(args)
+  if (!flags) {
+    console.error(`Unknown: ${args.join(' ')}\n${USAGE}`)
     return 2
   }
-  const found = findings(process.env)
-  console.log(flags.includes('--json') ? JSON.stringify(found, null, 2) : report(found))
-  return found.ok ? 0 : 1
+  const fixed = flags.fix ? await fixings(variables, flags.url) : undefined
+  const made = fixed?.setup?.webhook?.secret
+  const found = findings({ ...variables, ...(made !== undefined && { POLAR_WEBHOOK_SECRET: made }) })
+  const errors = eachOnce([...(fixed?.errors ?? []), ...found.errors])
+  const complete = { ...found, ok: errors.length === 0, errors, ...(fixed?.setup && { setup: fixed.setup }) }
+  const known = variables.POLAR_WEBHOOK_SECRET?.trim()
+  console.log(flags.json ? JSON.stringify(complete, hiding(known), 2) : report(complete, known))
+  return complete.ok ? 0 : 1
 }
 
-if (import.meta.main) process.exitCode = run(process.argv.slice(2))
+/** --fix and the findings read the same files, and meet the same mistakes in them. */
+function eachOnce(problems: ConfigProblem[]): ConfigProblem[] {
+  return [...new Map(problems.map((problem) => [JSON.stringify(problem), problem])).values()]
+}
+
+/** Leaves out what the environment has already: output ends up in logs. */
+function hiding(known: string | undefined) {
+  return (key: string, value: unknown) => (key === 'secret' && value === known ? undefined : value)
+}
+
+/** What --fix made at Polar, or why it could not. */
+async function fixings(
+  variables: Record<string, string | undefined>,
+  url: string | undefined,
+): Promise<{ setup?: PolarSetup; errors: ConfigProblem[] }> {
+  const errors: ConfigProblem[] = []
+  // The secret is what --fix is to find out, so here it may be missing.
+  const secret = variables.POLAR_WEBHOOK_SECRET?.trim() || 'not known yet'
+  const env = variables.POLAR_ACCESS_TOKEN?.trim() ? { ...variables, POLAR_WEBHOOK_SECRET: secret } : variables
+  const settings = readEnv(env, errors)
+  const config = settings && readConfig(settings, errors)
+  if (!settings || !config) return { errors }
+  const problem = (message: string) => ({ errors: [{ source: 'polar', path: '', message }] })
+  const blocker = fixBlocker(config, settings)
+  if (blocker !== undefined || !settings.polar) return problem(blocker ?? '')
+  const result = await fix(config, settings.polar, webhookUrl(url, variables))
+  return 'error' in result ? problem(result.error) : { setup: result.setup, errors }
+}
+
+if (import.meta.main) process.exitCode = await run(process.argv.slice(2), process.env)
