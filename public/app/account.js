@@ -39,7 +39,7 @@ export function useAccount() {
     if (user) refreshBilling()
   }, [user?.id])
 
-  return { user, billing, refreshBilling, applyBalance }
+  return { user, billing, setBilling, refreshBilling, applyBalance }
 }
 
 /** What the next generation takes from this balance: a free try first, whatever the quality, then tokens. */

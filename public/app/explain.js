@@ -76,6 +76,19 @@ export function explainForm(error, fields) {
   return { byField, whole: words && words !== 'errorOther' ? t(words) : error.message || t('errorOther') }
 }
 
+/** One sentence about a purchase or a plan that did not work out. The server knows best what a refusal means here. */
+export function explainPayment(error) {
+  const { code, details, message } = error
+  if (code === 'NETWORK') return t('errorPaymentsNetwork')
+  if (code === 'RATE_LIMITED') return t('errorPaymentsRate', { seconds: Math.max(1, error.retryAfterSeconds ?? 30) })
+  if (code === 'FEATURE_DISABLED') return details.reason ?? message
+  if (code === 'VALIDATION_FAILED') return details.issues?.[0]?.message ?? message
+  if (code === 'IDEMPOTENCY_IN_PROGRESS') return t('busy')
+  if (code === 'UNAUTHENTICATED' || code === 'TOKEN_EXPIRED') return t('errorSession')
+  if (code === 'ACCOUNT_SUSPENDED') return t('errorSuspended')
+  return message || t('errorOther')
+}
+
 function missingTokens({ required = 0, balance = 0 }) {
   const have = typeof balance === 'object' ? (balance.tokens ?? 0) : balance
   const values = { required: number(required), balance: number(have), missing: number(Math.max(0, required - have)) }

@@ -6,6 +6,8 @@ import { call, jsonOf } from './api.js'
 import { Controls } from './controls.js'
 import { Header } from './header.js'
 import { Icon } from './icons.js'
+import { PurchaseNotice } from './purchase-notice.js'
+import { useCheckoutReturn } from './purchases.js'
 import { Footer, Gallery, Hero, Promises, Story } from './sections.js'
 import { SignDialog } from './sign-dialog.js'
 import { Stage } from './stage.js'
@@ -35,6 +37,7 @@ function App({ config }) {
   const account = useAccount()
   const [dialog, setDialog] = useState(null)
   const studio = useStudio({ config, account, askToSignIn: () => setDialog('signUp') })
+  const [purchase, dismissPurchase] = useCheckoutReturn(account)
   useChosenFiles(studio, dialog !== null)
 
   const close = () => {
@@ -54,6 +57,7 @@ function App({ config }) {
         onAccount=${() => setDialog('account')}
       />
       <main>
+        ${purchase && html`<${PurchaseNotice} purchase=${purchase} onSignIn=${() => setDialog('signIn')} onTokens=${() => setDialog('tokens')} onClose=${dismissPurchase} />`}
         <div class="studio" id="studio" tabindex="-1">
           <${Hero} config=${config} compact=${view !== 'empty'} />
           <section class="stage" aria-label=${t('picture')}>
@@ -76,7 +80,7 @@ function App({ config }) {
     `
     }
     ${dialog === 'account' && account.user && html`<${AccountDialog} user=${account.user} billing=${account.billing} config=${config} onSignOut=${studio.clear} onClose=${close} />`}
-    ${dialog === 'tokens' && account.user && html`<${TokensDialog} billing=${account.billing} config=${config} onClose=${close} />`}
+    ${dialog === 'tokens' && account.user && html`<${TokensDialog} account=${account} config=${config} onClose=${close} />`}
   `
 }
 

@@ -1,7 +1,7 @@
 // The quiet parts of the page: the opening words, this visit's pictures, how it works and what it costs, the footer.
 import { html } from '../vendor/preact-htm.js'
 import { Icon } from './icons.js'
-import { money, number, t, tokensText } from './texts.js'
+import { humanize, money, number, t, tokensText } from './texts.js'
 
 export function Hero({ config, compact }) {
   const { brand, tools } = config
@@ -71,12 +71,17 @@ function Prices({ config }) {
   const { trial, plans, payments, features } = config
   const { monthlyTokens } = plans.free
   const packs = features.payments ? payments.packs : []
+  const paid = features.payments ? Object.entries(plans).filter(([, { priceCents }]) => priceCents > 0) : []
   const lines = [
     trial.generations > 0 && [t('pricesTrial', { count: number(trial.generations) }), t('free')],
     monthlyTokens > 0 && [t('pricesMonthly'), tokensText(monthlyTokens)],
     [t('pricesEach'), tokensText(tool.priceTokens)],
     tool.highQualityPriceTokens !== tool.priceTokens && [t('pricesHigh'), tokensText(tool.highQualityPriceTokens)],
     ...packs.map((pack) => [tokensText(pack.tokens), money(pack.priceCents, payments.currency)]),
+    ...paid.map(([plan, { monthlyTokens, priceCents }]) => [
+      t('pricesPlan', { plan: humanize(plan), tokens: tokensText(monthlyTokens) }),
+      t('planPrice', { price: money(priceCents, payments.currency) }),
+    ]),
   ].filter(Boolean)
   return html`
     <section class="prices" aria-labelledby="prices-title">

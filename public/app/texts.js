@@ -1,6 +1,8 @@
 // Every word the page says of itself, neutral on purpose: what is the fork's own comes from `brand.texts` of its configuration.
+import { PAYMENT_TEXTS } from './texts-payments.js'
 
 const TEXTS = {
+  ...PAYMENT_TEXTS,
   skipLink: 'Skip to the studio',
   picture: 'Picture',
   offlineTitle: 'We cannot reach the service',
@@ -88,6 +90,7 @@ const TEXTS = {
   pricesEach: 'Each one after that',
   pricesHigh: 'In high quality',
   pricesMonthly: 'Included every month',
+  pricesPlan: '{plan}, {tokens} a month',
   pricesNote: 'If a picture fails, nothing is charged.',
 
   signIn: 'Sign in',
@@ -138,18 +141,6 @@ const TEXTS = {
   adminLink: 'Open the dashboard',
 
   balance: 'Balance:',
-  balanceTitle: 'Your balance',
-  balanceTrial: 'Free tries left',
-  balanceTokens: 'Tokens to spend',
-  balanceMonthly: '{count} tokens come with your plan each month.',
-  getTokens: 'Get tokens',
-  packsTitle: 'Top up',
-  buyPack: 'Buy {tokens} tokens for {price}',
-  packCount: 'about {count} pictures',
-  opening: 'Opening the checkout…',
-  paymentsOff: 'This site does not sell tokens yet.',
-  paymentsOffReason: 'Reason: {reason}',
-  paymentsContact: 'Write to {email} if you would like more.',
 
   footer: 'About this site',
   footerTerms: 'Terms',
@@ -248,4 +239,10 @@ export function money(cents, currency) {
 export function dateText(iso) {
   const date = new Date(iso)
   return Number.isNaN(date.getTime()) ? '' : new Intl.DateTimeFormat(undefined, { dateStyle: 'medium' }).format(date)
+}
+
+export function dateTimeText(iso) {
+  const date = new Date(iso)
+  if (Number.isNaN(date.getTime())) return ''
+  return new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' }).format(date)
 }

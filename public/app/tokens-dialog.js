@@ -1,70 +1,51 @@
 // What is left to spend, and how to get more, or why that is not possible here.
-import { html, useState } from '../vendor/preact-htm.js'
-import { jsonOf, newId } from './api.js'
+import { html } from '../vendor/preact-htm.js'
+import { useActions } from './actions.js'
 import { Dialog } from './dialog.js'
-import { explainForm } from './explain.js'
-import { authorized } from './session.js'
-import { money, number, t, tokensText } from './texts.js'
+import { History } from './history.js'
+import { Plans } from './plans.js'
+import { dateText, number, t } from './texts.js'
+import { TopUp } from './top-up.js'
 
-export function TokensDialog({ billing, config, onClose }) {
+export function TokensDialog({ account, config, onClose }) {
+  const { billing } = account
+  const actions = useActions()
+  const isOn = billing?.payments?.enabled ?? config.features.payments
   const balance = billing?.balance ?? {}
   return html`
-    <${Dialog} title=${t('balanceTitle')} class="narrow" onClose=${onClose}>
+    <${Dialog} title=${t('balanceTitle')} class=${isOn ? 'payments' : 'narrow'} onClose=${onClose}>
       <dl class="figures">
         <div><dt>${t('balanceTrial')}</dt><dd>${number(balance.trialGenerations ?? 0)}</dd></div>
         <div><dt>${t('balanceTokens')}</dt><dd>${number(balance.tokens ?? 0)}</dd></div>
       </dl>
-      ${billing?.tokenLimit > 0 && html`<p class="fine">${t('balanceMonthly', { count: number(billing.tokenLimit) })}</p>`}
-      ${billing?.payments?.enabled ? html`<${Packs} config=${config} />` : html`<${NoPayments} billing=${billing} brand=${config.brand} />`}
+      ${isOn ? html`<${Sources} billing=${billing} />` : billing?.tokenLimit > 0 && html`<p class="fine">${t('balanceMonthly', { count: number(billing.tokenLimit) })}</p>`}
+      ${
+        isOn
+          ? html`
+          <${TopUp} config=${config} actions=${actions} />
+          <${Plans} account=${account} config=${config} actions=${actions} />
+          <${History} config=${config} />
+        `
+          : html`<${NoPayments} billing=${billing} brand=${config.brand} />`
+      }
     <//>
   `
 }
 
-function Packs({ config }) {
-  const [opening, setOpening] = useState(null)
-  const [problem, setProblem] = useState('')
-  const { packs, currency } = config.payments
-  const price = config.tools[0].priceTokens
-
-  async function buy({ id }) {
-    setOpening(id)
-    setProblem('')
-    try {
-      const headers = { 'idempotency-key': newId() }
-      const { checkoutUrl } = await jsonOf(
-        await authorized('/api/billing/checkout', { method: 'POST', body: { pack: id }, headers }),
-      )
-      location.assign(checkoutUrl)
-    } catch (error) {
-      setOpening(null)
-      setProblem(explainForm(error, []).whole)
-    }
-  }
-
+/** Where the tokens come from, and what is taken off them. */
+function Sources({ billing }) {
+  const { planTokens = 0, purchasedTokens = 0, reservedTokens = 0, debtTokens = 0 } = billing?.balance ?? {}
+  const lines = [
+    [t('balancePlan', { date: dateText(billing?.periodEnd) }), number(planTokens)],
+    [t('balancePurchased'), number(purchasedTokens)],
+    reservedTokens > 0 && [t('balanceReserved'), number(reservedTokens)],
+    debtTokens > 0 && [t('balanceDebt'), `−${number(debtTokens)}`],
+  ].filter(Boolean)
   return html`
-    <h3>${t('packsTitle')}</h3>
-    <ul class="packs">
-      ${packs.map(
-        (pack) => html`
-        <li key=${pack.id}>
-          <span>
-            <strong>${tokensText(pack.tokens)}</strong>
-            <span class="soft-text">${t('packCount', { count: number(Math.floor(pack.tokens / price)) })}</span>
-          </span>
-          <button
-            type="button"
-            class="soft"
-            aria-disabled=${opening !== null}
-            aria-label=${t('buyPack', { tokens: number(pack.tokens), price: money(pack.priceCents, currency) })}
-            onClick=${() => opening === null && buy(pack)}
-          >
-            ${opening === pack.id ? t('opening') : money(pack.priceCents, currency)}
-          </button>
-        </li>
-      `,
-      )}
-    </ul>
-    ${problem && html`<p class="problem bad" role="alert">${problem}</p>`}
+    <div class="sources">
+      <dl>${lines.map(([what, count]) => html`<div><dt>${what}</dt><dd>${count}</dd></div>`)}</dl>
+      ${debtTokens > 0 && html`<p class="fine">${t('balanceDebtNote')}</p>`}
+    </div>
   `
 }
 
