@@ -1,4 +1,4 @@
-// Tokens from an admin: given once per key, with a reason, on record, and by nobody else.
+// Tokens from an admin: given once per key, with a reason, on record, and by nobody else; and what needs payments, without them.
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import { seedAdmin } from '../../lib/auth/accounts.ts'
@@ -217,6 +217,21 @@ describe('POST /api/admin/users/:id/grant', () => {
       expect((await grant(user.id, undefined, { token: deputy.token })).status).toBe(403)
       expect(await granted()).toBe(250)
     })
+  })
+})
+
+describe('POST /api/admin/polar/…', () => {
+  test.each([
+    { path: 'redeliver', body: {} },
+    { path: 'endpoint/enable', body: undefined },
+  ])('$path says that payments are off, and puts nothing on record', async ({ path, body }) => {
+    const { status, json } = await call(app, `POST /api/admin/polar/${path}`, { token: admin.token, body })
+    expect(status).toBe(503)
+    expect(json.error).toMatchObject({
+      code: 'FEATURE_DISABLED',
+      details: { reason: expect.stringMatching(/POLAR_ACCESS_TOKEN/) },
+    })
+    expect(await db().selectFrom('audit_log').selectAll().where('action', 'like', 'polar.%').execute()).toEqual([])
   })
 })
 

@@ -1,7 +1,8 @@
 // The public configuration: what pages need to look and behave like this fork, cached by its tag, without a secret.
 import { readFileSync } from 'node:fs'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { type App, call, startApp } from '../support/app.ts'
+import { currentLane } from '../support/lane.ts'
 
 const SECRETS = {
   GEMINI_API_KEY: 'AIza-a-key-that-nobody-may-see',
@@ -10,6 +11,8 @@ const SECRETS = {
   ADMIN_PASSWORD: 'a password for the admin',
   FORK__AUTH__ADMINS: '["boss@example.com"]',
   FORK__PLANS__PRO__POLAR_PRODUCT_ID: 'prod_of_polar',
+  POLAR_ACCESS_TOKEN: 'polar_oat_that-nobody-may-see',
+  POLAR_WEBHOOK_SECRET: 'whsec_dGhhdC1ub2JvZHktbWF5LXNlZQ==',
 }
 
 let app: App
@@ -44,8 +47,29 @@ describe('GET /api/config', () => {
       imagePixelsMax: 24_000_000,
       generatePerMinute: 100_000,
     })
-    expect(json.features).toMatchObject({ generate: true, payments: false })
+    expect(json.features).toMatchObject({ generate: true, payments: true })
+    expect(json.payments).toMatchObject({ provider: 'polar', currency: 'usd', minimumDepositCents: 500 })
+    expect(json.payments.packs[0]).toEqual({ id: 'starter', priceCents: 500, tokens: 500 })
+    expect(json.plans).toMatchObject({ pro: { priceCents: 1900 }, enterprise: { priceCents: 9900 } })
   })
+
+  // What is built cannot be loaded a second time with another environment.
+  if (currentLane() !== 'built')
+    test.each([
+      ['without the keys', { POLAR_ACCESS_TOKEN: '', POLAR_WEBHOOK_SECRET: '' }],
+      ['while nobody takes the money', { FORK__PAYMENTS__PROVIDER: 'none' }],
+      ['while the switch is off', { FORK__FEATURES__PAYMENTS: 'false' }],
+      ['on Vercel without a database', { VERCEL: '1', POSTGRES_URL: '', DATABASE_URL: '' }],
+    ])('offers no payments %s', async (_, variables) => {
+      for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value)
+      vi.resetModules()
+      try {
+        expect((await get()).json.features.payments).toBe(false)
+      } finally {
+        vi.unstubAllEnvs()
+        vi.resetModules()
+      }
+    })
 
   test('shows no secret, no prompt, no cost, and who administers nothing', async () => {
     const text = (await get()).bytes.toString()

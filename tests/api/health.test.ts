@@ -1,5 +1,6 @@
 // Is it up, and can it reach what it needs: for monitors, without telling strangers how it is built.
 import { sql } from 'kysely'
+import { serve } from 'srvx'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import packageJson from '../../package.json' with { type: 'json' }
@@ -15,13 +16,19 @@ let app: App
 let admin: TestUser
 let user: TestUser
 let store: UpstashRest | undefined
+let polar: Awaited<ReturnType<typeof startSilentPolar>>
 
 beforeAll(async () => {
   // A KV server of this file's own, because one of its tests breaks it.
   const token = crypto.randomUUID()
   if (!embedded) store = await startUpstashRest({ redisUrl: serviceUrls().redis, token, keyPrefix: `test:${token}:` })
+  polar = await startSilentPolar()
   app = await startApp({
     VERCEL_GIT_COMMIT_SHA: COMMIT,
+    POLAR_ACCESS_TOKEN: 'polar_oat_of-the-tests',
+    POLAR_WEBHOOK_SECRET: 'whsec_b2YtdGhlLXRlc3Rz',
+    POLAR_ENVIRONMENT: 'sandbox',
+    POLAR_BASE_URL: polar.url,
     ...(store && { KV_REST_API_URL: store.url, KV_REST_API_TOKEN: token }),
   })
   admin = await givenUser(app)
@@ -29,7 +36,27 @@ beforeAll(async () => {
   await db().updateTable('users').set({ role: 'admin' }).where('id', '=', admin.id).execute()
 })
 
-afterAll(() => store?.close())
+afterAll(async () => {
+  await store?.close()
+  await polar.close()
+})
+
+/** Answers nothing of use, and remembers what was asked. */
+async function startSilentPolar() {
+  const asked: string[] = []
+  const server = serve({
+    port: 0,
+    hostname: '127.0.0.1',
+    silent: true,
+    gracefulShutdown: false,
+    fetch: ({ url }) => {
+      asked.push(url)
+      return new Response(null, { status: 500 })
+    },
+  })
+  await server.ready()
+  return { url: `http://127.0.0.1:${new URL(server.url ?? '').port}`, asked, close: () => server.close(true) }
+}
 
 const ready = (token?: string) => call(app, 'GET /api/health/ready', { token })
 
@@ -71,7 +98,7 @@ describe('GET /api/health/ready', () => {
           database: { status: 'ok', latencyMs: expect.any(Number) },
           kv: { status: 'ok', latencyMs: expect.any(Number) },
           providers: { status: 'ok' },
-          payments: { status: 'off' },
+          payments: { status: 'ok' },
         },
       })
     }
@@ -86,7 +113,11 @@ describe('GET /api/health/ready', () => {
       provider: 'gemini',
       reason: expect.stringContaining('GEMINI_API_KEY'),
     })
-    expect(checks.payments.details).toMatch(/payments/)
+  })
+
+  test('says that payments are on without asking Polar', async () => {
+    expect((await ready(admin.token)).json.checks.payments.details).toBe(`Polar, sandbox at ${new URL(polar.url).host}`)
+    expect(polar.asked).toEqual([])
   })
 
   test('is 503 while migrations are pending, and tells an admin the cure', async () => {

@@ -11,6 +11,7 @@ const CRON_SECRET = 'the secret of the scheduler'.replaceAll(' ', '-')
 const NOTHING = {
   holdsReturned: 0,
   lotsLapsed: 0,
+  plansMovedOn: 0,
   idempotencyKeysDeleted: 0,
   idempotencyBodiesDeleted: 0,
   sessionsDeleted: 0,

@@ -1,40 +1,18 @@
 // What time does to tokens: plan periods that begin when they are needed, lots that expire, debts that stay.
-import { sql, type Transaction } from 'kysely'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
-import type { Database } from '../../db/schema.ts'
-import { beginSession } from '../../lib/auth/sessions.ts'
-import {
-  clawBack,
-  grant,
-  openAccount,
-  release,
-  reserve,
-  settle,
-  statementOf,
-  sweepLedger,
-} from '../../lib/ledger/ledger.ts'
-import { toolId } from '../../lib/tools/catalogue.ts'
+import { grant, release, settle, statementOf, sweepLedger, takeBack } from '../../lib/ledger/ledger.ts'
 import { startApp } from '../support/app.ts'
 import { at, makeClock } from '../support/clock.ts'
+import { givenAccount, grantTo, hold, lots, spend, usageOf } from '../support/ledger-account.ts'
 import { ledgerViolations } from '../support/money.ts'
-
-type Trx = Transaction<Database>
-
-interface Account {
-  userId: string
-  sessionId: string
-}
 
 const FIRST_DAY = '2023-06-10T12:00:00Z'
 const NEXT_PERIOD = '2023-07-10T12:00:00Z'
 
-let tool: string
-
 beforeAll(async () => {
   await startApp()
   await makeClock(db())
-  tool = await toolId(db(), 'coloring-page')
 })
 
 afterEach(async () => {
@@ -93,7 +71,7 @@ describe('a plan period', () => {
     await at('2023-07-10T11:59:59Z', (trx) => hold(trx, account, 'settled late', 100))
     const charged = await at(NEXT_PERIOD, async (trx) => {
       await statementOf(trx, account.userId)
-      return await settle(trx, `${account.userId}:settled late`, usage(account))
+      return await settle(trx, `${account.userId}:settled late`, await usageOf(account))
     })
     expect(charged).toMatchObject({ closed: true, chargedTokens: 100, balance: { tokens: 1000 } })
     expect(await at(NEXT_PERIOD, (trx) => statementOf(trx, account.userId))).toMatchObject({ tokensUsed: 0 })
@@ -108,22 +86,27 @@ describe('a plan period', () => {
     await at('2023-07-10T11:59:59Z', (trx) => hold(trx, account, 'given back late', 100))
     const closing = await at(NEXT_PERIOD, async (trx) => {
       await statementOf(trx, account.userId)
-      return await release(trx, `${account.userId}:given back late`, usage(account, 'error'))
+      return await release(trx, `${account.userId}:given back late`, await usageOf(account, 'error'))
     })
     expect(closing.balance.tokens).toBe(1000)
     await at(NEXT_PERIOD, (trx) => sweepLedger(trx, 1000))
     expect((await lots(account.userId, 'plan'))[0]).toMatchObject({ available: 0, held: 0, gone: 1000 })
   })
 
-  test('is not begun for a subscription that has ended', async () => {
+  test('of a plan that nobody pays for any more is followed by a free one', async () => {
     const account = await givenAccount(FIRST_DAY)
     await db()
       .updateTable('subscriptions')
-      .set({ expires_at: NEXT_PERIOD })
+      .set({ plan: 'pro', expires_at: NEXT_PERIOD })
       .where('user_id', '=', account.userId)
       .execute()
-    expect(await at(NEXT_PERIOD, (trx) => hold(trx, account, 'too late', 100))).toMatchObject({
-      outcome: 'insufficient',
+    expect(await at(NEXT_PERIOD, (trx) => hold(trx, account, 'free again', 100))).toMatchObject({ outcome: 'held' })
+    expect(await at(NEXT_PERIOD, (trx) => statementOf(trx, account.userId))).toMatchObject({
+      plan: 'free',
+      status: 'active',
+      expiresAt: null,
+      tokenLimit: 1000,
+      planTokens: 900,
     })
   })
 })
@@ -179,16 +162,53 @@ describe('a grant', () => {
 })
 
 describe('a refund', () => {
-  test('takes back part of a grant, once', async () => {
+  test('takes back part of a grant, more when it grows, and gives back when it fails', async () => {
     const account = await givenAccount(FIRST_DAY)
     await at(FIRST_DAY, (trx) => grantTo(trx, account, 'pack', 500, 'order'))
+    const purchased = async () => (await at(FIRST_DAY, (trx) => statementOf(trx, account.userId))).purchasedTokens
+    for (const { tokens, left } of [
+      { tokens: 200, left: 300 },
+      { tokens: 200, left: 300 },
+      { tokens: 450, left: 50 },
+      { tokens: 700, left: 0 },
+      { tokens: 100, left: 400 },
+      { tokens: 0, left: 500 },
+    ]) {
+      expect(await takeBack(db(), { source: `${account.userId}:order`, tokens })).toBe(true)
+      expect(await purchased(), `after ${tokens}`).toBe(left)
+    }
+    expect(await takeBack(db(), { source: 'nothing', tokens: 1 })).toBe(false)
+  })
+
+  test('that fails gives back to what repaid its debt', async () => {
+    const account = await givenAccount(FIRST_DAY)
     const source = `${account.userId}:order`
-    const first = { source, refund: `${source}:1`, tokens: 200 }
-    expect(await clawBack(db(), first)).toEqual({ outcome: 'ok', takenTokens: 200, debtTokens: 0 })
-    expect(await clawBack(db(), first)).toMatchObject({ outcome: 'replay', takenTokens: 0 })
-    const rest = { source, refund: `${source}:2`, tokens: 500 }
-    expect(await clawBack(db(), rest), 'no more than was granted').toMatchObject({ takenTokens: 300, debtTokens: 0 })
-    expect(await clawBack(db(), { source: 'nothing', refund: 'r', tokens: 1 })).toMatchObject({ outcome: 'unknown' })
+    const statement = () => at(FIRST_DAY, (trx) => statementOf(trx, account.userId))
+    await at(FIRST_DAY, async (trx) => {
+      await grantTo(trx, account, 'pack', 500, 'order')
+      await spend(trx, account, 1500)
+    })
+    await takeBack(db(), { source, tokens: 500 })
+    await at(FIRST_DAY, (trx) => grantTo(trx, account, 'pack', 300, 'next order'))
+    expect(await statement()).toMatchObject({ debtTokens: 200, purchasedTokens: 0, balance: { tokens: 0 } })
+    await takeBack(db(), { source, tokens: 100 })
+    expect(await statement()).toMatchObject({ debtTokens: 0, purchasedTokens: 200, balance: { tokens: 200 } })
+    await takeBack(db(), { source, tokens: 0 })
+    expect(await statement()).toMatchObject({ debtTokens: 0, purchasedTokens: 300, balance: { tokens: 300 } })
+  })
+
+  test.each(['before', 'after'])('of what lapsed leaves no debt when it comes %s', async (when) => {
+    const account = await givenAccount(FIRST_DAY)
+    const refund = () => takeBack(db(), { source: `${account.userId}:order`, tokens: 500 })
+    await at(FIRST_DAY, async (trx) => {
+      await grantTo(trx, account, 'pack', 500, 'order', NEXT_PERIOD)
+      await spend(trx, account, 1100)
+    })
+    if (when === 'before') await refund()
+    await at(NEXT_PERIOD, (trx) => sweepLedger(trx, 1000))
+    if (when === 'after') await refund()
+    expect(await at(NEXT_PERIOD, (trx) => statementOf(trx, account.userId))).toMatchObject({ debtTokens: 100 })
+    expect(await lots(account.userId, 'pack')).toEqual([{ granted: 500, available: 0, held: 0, spent: 100, gone: 400 }])
   })
 
   test('of what was spent makes a debt, which blocks spending until the next grant repays it', async () => {
@@ -200,8 +220,11 @@ describe('a refund', () => {
       await grantTo(trx, account, 'pack', 500, 'order')
       await spend(trx, account, 400)
     })
-    const refund = { source: `${userId}:order`, refund: `${userId}:refund`, tokens: 500 }
-    expect(await clawBack(db(), refund)).toEqual({ outcome: 'ok', takenTokens: 100, debtTokens: 400 })
+    await takeBack(db(), { source: `${userId}:order`, tokens: 500 })
+    expect(await at(FIRST_DAY, (trx) => statementOf(trx, userId))).toMatchObject({
+      debtTokens: 400,
+      purchasedTokens: 0,
+    })
     expect(await at(FIRST_DAY, (trx) => hold(trx, account, 'on credit', 1))).toMatchObject({ outcome: 'insufficient' })
 
     await at(FIRST_DAY, (trx) => grantTo(trx, account, 'promo', 300, 'a gift'))
@@ -225,7 +248,7 @@ describe('a refund', () => {
       await spend(trx, account, 1500)
       await grantTo(trx, account, 'trial', 1, 'another trial')
     })
-    await clawBack(db(), { source: `${userId}:order`, refund: `${userId}:refund`, tokens: 500 })
+    await takeBack(db(), { source: `${userId}:order`, tokens: 500 })
     expect(await at(NEXT_PERIOD, (trx) => hold(trx, account, 'too much', 501))).toMatchObject({
       outcome: 'insufficient',
       balance: { tokens: 500 },
@@ -244,69 +267,18 @@ describe('a refund', () => {
       await grantTo(trx, account, 'pack', 500, 'order')
       await hold(trx, account, 'running', 200)
     })
-    const refund = { source: `${userId}:order`, refund: `${userId}:refund`, tokens: 500 }
-    expect(await clawBack(db(), refund)).toEqual({ outcome: 'ok', takenTokens: 300, debtTokens: 200 })
-    const closing = await at(FIRST_DAY, (trx) => release(trx, `${userId}:running`, usage(account, 'error')))
+    await takeBack(db(), { source: `${userId}:order`, tokens: 500 })
+    expect(await at(FIRST_DAY, (trx) => statementOf(trx, userId))).toMatchObject({
+      debtTokens: 200,
+      purchasedTokens: 0,
+    })
+    const closing = await at(FIRST_DAY, async (trx) =>
+      release(trx, `${userId}:running`, await usageOf(account, 'error')),
+    )
     expect(closing.balance.tokens).toBe(0)
     expect(await at(FIRST_DAY, (trx) => statementOf(trx, userId))).toMatchObject({ debtTokens: 0, reservedTokens: 0 })
   })
 })
-
-/** A user without a password whose first period, of 1000 tokens, begins at `openedAt`, and who is signed in. */
-async function givenAccount(openedAt: string, { trial = 0 } = {}): Promise<Account> {
-  const userId = crypto.randomUUID()
-  await at(openedAt, async (trx) => {
-    const user = { id: userId, name: 'Ada', email: `${userId}@example.com`, password_hash: '' }
-    await trx.insertInto('users').values(user).execute()
-    await openAccount(trx, userId, userId)
-    await trx.updateTable('subscriptions').set({ period_anchor: openedAt }).where('user_id', '=', userId).execute()
-    await sql`
-      insert into ledger_entry (user_id, op, amount, lot_id)
-        select user_id, 'lapse', available - ${trial}, id from ledger_lot
-          where user_id = ${userId} and kind = 'trial' and available > ${trial}
-    `.execute(trx)
-  })
-  return await beginSession(db(), userId, { ip: 'unknown', userAgent: null })
-}
-
-/** Hold ids and sources are made the account's own. */
-async function hold(trx: Trx, { userId, sessionId }: Account, id: string, tokens: number) {
-  return await reserve(trx, { id: `${userId}:${id}`, userId, sessionId, tokens, ttlMs: 60_000 })
-}
-
-async function spend(trx: Trx, account: Account, tokens: number) {
-  const id = crypto.randomUUID()
-  expect(await hold(trx, account, id, tokens)).toMatchObject({ outcome: 'held' })
-  return await settle(trx, `${account.userId}:${id}`, usage(account))
-}
-
-async function grantTo(
-  trx: Trx,
-  { userId }: Account,
-  kind: 'trial' | 'promo' | 'pack',
-  tokens: number,
-  source: string,
-  expiresAt: string | null = null,
-) {
-  await sql`select ledger_credit(${userId}, ${kind}, ${tokens}, ${`${userId}:${source}`}, ${expiresAt}::timestamptz)`.execute(
-    trx,
-  )
-}
-
-function usage({ userId }: Account, status: 'success' | 'error' = 'success') {
-  const nothing = { provider: undefined, model: undefined, costMicroUsd: 0, errorCode: undefined }
-  return { userId, toolId: tool, requestId: crypto.randomUUID(), status, durationMs: 1, ...nothing }
-}
-
-async function lots(userId: string, kind: 'plan' | 'promo' | 'pack') {
-  return await db()
-    .selectFrom('ledger_lot')
-    .select(['granted', 'available', 'held', 'spent', 'gone'])
-    .where('user_id', '=', userId)
-    .where('kind', '=', kind)
-    .orderBy('id')
-    .execute()
-}
 
 /** Sources of the promotions and packs that are spent whole. */
 async function emptied(userId: string): Promise<string[]> {

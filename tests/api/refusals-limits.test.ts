@@ -22,8 +22,13 @@ const unlimited = (await allRoutes())
   .map(({ method, path }) => `${method} ${path}`)
 
 describe('limits', () => {
-  test('only liveness and the scheduler are not limited', () => {
-    expect(unlimited).toEqual(['GET /api/health', 'GET /api/jobs/sweep', 'POST /api/jobs/sweep'])
+  test('only liveness, the scheduler and what is signed are not limited', () => {
+    expect(unlimited).toEqual([
+      'GET /api/health',
+      'GET /api/jobs/sweep',
+      'POST /api/jobs/sweep',
+      'POST /api/webhooks/polar',
+    ])
   })
 
   test.each(

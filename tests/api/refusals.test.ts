@@ -99,7 +99,8 @@ const REFUSALS: Refusal[] = [
   },
   {
     why: 'a body of another type',
-    applies: takesBody,
+    // Of what is signed, the signature alone counts.
+    applies: (listed) => takesBody(listed) && listed.route.access !== 'signature',
     send: () => ({ body: 'hello', headers: { 'content-type': 'text/plain' } }),
     status: 415,
     code: 'UNSUPPORTED_MEDIA_TYPE',

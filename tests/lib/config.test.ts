@@ -360,6 +360,18 @@ describe('contradictions', () => {
       'fork.config.json:5:82  payments.packs[1].id  "s" is there twice',
     ],
     [
+      '"payments": { "pastDueGraceDays": 61 }',
+      'fork.config.json:5:37  payments.pastDueGraceDays  61 is above the maximum of 60',
+    ],
+    [
+      '"payments": { "polarProductId": "p", "packs": [{ "id": "s", "priceCents": 500, "tokens": 1, "polarProductId": "p" }] }',
+      'fork.config.json:5:113  payments.packs[0].polarProductId  "p" is there twice',
+    ],
+    [
+      '"plans": { "pro": { "priceCents": 1900, "polarProductId": "p" }, "enterprise": { "priceCents": 9900, "polarProductId": "p" } }',
+      'fork.config.json:5:122  plans.enterprise.polarProductId  "p" is there twice',
+    ],
+    [
       '"ai": { "providerTimeoutMs": 9000, "deadlineMs": 8000 }',
       'fork.config.json:5:52  ai.deadlineMs  8000 is below ai.providerTimeoutMs (9000)',
     ],
@@ -625,15 +637,16 @@ describe('publicConfig', () => {
       ],
       payments: {
         ...SAMPLE.payments,
-        packs: [{ id: 'p', priceCents: 500, tokens: 5, polarProductId: 'secret-product' }],
+        polarProductId: 'secret-product-1',
+        packs: [{ id: 'p', priceCents: 500, tokens: 5, polarProductId: 'secret-product-2' }],
       },
-      plans: { pro: { priceCents: 1900, polarProductId: 'secret-product' } },
+      plans: { pro: { priceCents: 1900, polarProductId: 'secret-product-3' } },
       ai: { providers: { gemini: { model: 'secret-model', costPerImageUsd: 0.125 } } },
     }),
   )
 
   test('leaks no prompts, models, costs, product ids or administrators', () => {
-    const keys = leafPaths(publicConfig(full))
+    const keys = leafPaths(publicConfig(full, { paymentsOn: true }))
     for (const key of [
       'prompt',
       'phrases',
@@ -647,24 +660,32 @@ describe('publicConfig', () => {
     ]) {
       expect(keys).not.toContain(key)
     }
-    expect(JSON.stringify(publicConfig(full))).not.toMatch(/secret|0\.125/i)
+    expect(JSON.stringify(publicConfig(full, { paymentsOn: true }))).not.toMatch(/secret|0\.125/i)
   })
 
   test('has what a page needs', () => {
-    expect(publicConfig(full)).toMatchObject({
+    expect(publicConfig(full, { paymentsOn: true })).toMatchObject({
       brand: { name: 'ColoringBook AI', texts: { resultTitle: 'Your result' } },
       auth: { provider: 'local', passwordLengthMin: 12 },
       tools: [
         { name: 'coloring-page', priceTokens: 100, options: { detail: { enum: ['simple'], labels: { simple: 'S' } } } },
       ],
       plans: { free: { monthlyTokens: 1000 }, pro: { monthlyTokens: 50_000, priceCents: 1900 } },
-      payments: { packs: [{ id: 'p', priceCents: 500, tokens: 5 }] },
+      payments: {
+        provider: 'polar',
+        currency: 'usd',
+        minimumDepositCents: 500,
+        tokensPerDollar: 100,
+        packs: [{ id: 'p', priceCents: 500, tokens: 5 }],
+      },
       limits: { generatePerMinute: 10, imageBytesMax: 4_000_000, imagePixelsMax: 24_000_000, imageSideMin: 16 },
     })
   })
 
-  test('claims no feature that this version does not have', () => {
-    expect(full.features.apiKeys).toBe(true)
-    expect(publicConfig(full).features).toEqual({ generate: true, payments: false, apiKeys: false, asyncJobs: false })
+  test('claims no feature that this version does not have, and payments only where they are on', () => {
+    expect(full.features).toMatchObject({ apiKeys: true, payments: true })
+    const features = { generate: true, apiKeys: false, asyncJobs: false }
+    expect(publicConfig(full, { paymentsOn: true }).features).toEqual({ ...features, payments: true })
+    expect(publicConfig(full, { paymentsOn: false }).features).toEqual({ ...features, payments: false })
   })
 })

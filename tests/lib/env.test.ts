@@ -23,6 +23,7 @@ describe('an environment', () => {
       gemini: { apiKey: undefined, baseUrl: undefined },
       authJwtSecret: undefined,
       admin: undefined,
+      polar: undefined,
       cronSecret: undefined,
       dataDir: '.data',
       forkConfig: undefined,
@@ -47,6 +48,10 @@ describe('an environment', () => {
       'AUTH_JWT_SECRET',
       'ADMIN_EMAIL',
       'ADMIN_PASSWORD',
+      'POLAR_ACCESS_TOKEN',
+      'POLAR_WEBHOOK_SECRET',
+      'POLAR_ENVIRONMENT',
+      'POLAR_BASE_URL',
       'CRON_SECRET',
       'DATA_DIR',
       'FORK_CONFIG',
@@ -69,6 +74,10 @@ describe('an environment', () => {
       AUTH_JWT_SECRET: SECRET,
       ADMIN_EMAIL: ' Root@Example.COM ',
       ADMIN_PASSWORD: 'a password for the admin',
+      POLAR_ACCESS_TOKEN: ' polar-token ',
+      POLAR_WEBHOOK_SECRET: 'whsec_c2VjcmV0\n',
+      POLAR_ENVIRONMENT: 'sandbox',
+      POLAR_BASE_URL: 'http://127.0.0.1:4020//',
       CRON_SECRET: 'cron',
       DATA_DIR: '/data',
       PORT: '0',
@@ -85,6 +94,12 @@ describe('an environment', () => {
       gemini: { apiKey: 'gemini-key', baseUrl: 'http://127.0.0.1:4010' },
       authJwtSecret: SECRET,
       admin: { email: 'root@example.com', password: 'a password for the admin' },
+      polar: {
+        accessToken: 'polar-token',
+        webhookSecret: 'whsec_c2VjcmV0',
+        environment: 'sandbox',
+        baseUrl: 'http://127.0.0.1:4020',
+      },
       cronSecret: 'cron',
       dataDir: '/data',
       port: 0,
@@ -135,6 +150,16 @@ describe('an environment', () => {
       names: ['ADMIN_PASSWORD', 'ADMIN_EMAIL'],
     },
     {
+      why: 'a Polar token without a webhook secret',
+      variables: { POLAR_ACCESS_TOKEN: 'token' },
+      names: ['POLAR_ACCESS_TOKEN', 'POLAR_WEBHOOK_SECRET'],
+    },
+    {
+      why: 'a Polar webhook secret without a token',
+      variables: { POLAR_WEBHOOK_SECRET: 'secret' },
+      names: ['POLAR_WEBHOOK_SECRET', 'POLAR_ACCESS_TOKEN'],
+    },
+    {
       why: 'a KV token that is only spaces',
       variables: { KV_REST_API_URL: 'https://kv.example.com', KV_REST_API_TOKEN: '  ' },
       names: ['KV_REST_API_URL', 'KV_REST_API_TOKEN'],
@@ -150,6 +175,12 @@ describe('an environment', () => {
       variables: { ADMIN_EMAIL: 'root', ADMIN_PASSWORD: 'password' },
       names: ['ADMIN_EMAIL'],
     },
+    {
+      why: 'a Polar environment that is none',
+      variables: { POLAR_ENVIRONMENT: 'staging' },
+      names: ['POLAR_ENVIRONMENT'],
+    },
+    { why: 'a Polar address that is none', variables: { POLAR_BASE_URL: 'polar.sh' }, names: ['POLAR_BASE_URL'] },
     { why: 'a port that is no number', variables: { PORT: 'http' }, names: ['PORT'] },
     { why: 'a port out of range', variables: { PORT: '70000' }, names: ['PORT'] },
     { why: 'a stage that is none', variables: { VERCEL_ENV: 'staging' }, names: ['VERCEL_ENV'] },
@@ -172,13 +203,25 @@ describe('an environment', () => {
       GEMINI_API_KEY: 'gemini-key',
       GEMINI_BASE_URL: 'nonsense',
       CRON_SECRET: 'cron-secret',
+      POLAR_ACCESS_TOKEN: 'polar-token',
       POSTGRES_URL: 'postgres://u:p4ss@host/db',
     }
     const text =
       problemsOf(variables).join() + problemsOf({ ...variables, AUTH_JWT_SECRET: SECRET, GEMINI_BASE_URL: '' }).join()
     expect(text).toContain('AUTH_JWT_SECRET')
     expect(text).toContain('ADMIN_PASSWORD')
-    for (const secret of ['too short to be one', SECRET, 'hunter2', 'kv-token', 'gemini-key', 'cron-secret', 'p4ss']) {
+    expect(text).toContain('POLAR_WEBHOOK_SECRET')
+    const { ADMIN_PASSWORD, AUTH_JWT_SECRET, KV_REST_API_TOKEN, GEMINI_API_KEY, CRON_SECRET, POLAR_ACCESS_TOKEN } =
+      variables
+    const secrets = [
+      ADMIN_PASSWORD,
+      AUTH_JWT_SECRET,
+      KV_REST_API_TOKEN,
+      GEMINI_API_KEY,
+      CRON_SECRET,
+      POLAR_ACCESS_TOKEN,
+    ]
+    for (const secret of [...secrets, SECRET, 'p4ss']) {
       expect(text).not.toContain(secret)
     }
   })

@@ -19,6 +19,8 @@ const DEPLOYED = {
   AUTH_JWT_SECRET: 'jwt-secret-value-of-at-least-32-bytes',
   ADMIN_EMAIL: 'admin@example.com',
   ADMIN_PASSWORD: 'admin-password-value',
+  POLAR_ACCESS_TOKEN: 'polar-token-value',
+  POLAR_WEBHOOK_SECRET: 'polar-secret-value',
   CRON_SECRET: 'cron-secret-value',
 }
 
@@ -87,6 +89,14 @@ describe('npm run doctor', () => {
     expect(code).toBe(1)
   })
 
+  test('says how to come by the webhook secret that a lone Polar token lacks', () => {
+    const { ok, errors } = findings({ POLAR_ACCESS_TOKEN: 'polar-token-value' })
+    expect(ok).toBe(false)
+    expect(errors.map(({ message }) => message)).toEqual([
+      'POLAR_ACCESS_TOKEN is set but POLAR_WEBHOOK_SECRET is not. npm run doctor -- --fix --url https://my.app makes it.',
+    ])
+  })
+
   test('--json prints the same as one object', async () => {
     const good = await run('doctor.ts', ['--json'])
     expect(JSON.parse(good.stdout)).toEqual(JSON.parse(JSON.stringify(findings({}))))
@@ -118,7 +128,7 @@ describe('npm run schema -- --check', () => {
 })
 
 describe('features', () => {
-  test('all but payments are on where everything is connected', () => {
+  test('are all on where everything is connected', () => {
     const states = findings(DEPLOYED).features.map(({ name, on }) => [name, on])
     expect(Object.fromEntries(states)).toEqual({
       database: true,
@@ -128,7 +138,7 @@ describe('features', () => {
       generate: true,
       gemini: true,
       sketch: true,
-      payments: false,
+      payments: true,
       sweep: true,
     })
   })
@@ -159,9 +169,25 @@ describe('features', () => {
     expect(feature(variables, 'generate')).toMatchObject({ on: false, reason: 'features.generate is false' })
     expect(feature(variables, 'gemini')).toMatchObject({ on: false, reason: 'no tool lists it' })
     expect(feature(variables, 'sketch')).toMatchObject({ on: false, reason: 'no tool lists it' })
-    expect(feature({ FORK__PAYMENTS__PROVIDER: 'polar' }, 'payments')).toMatchObject({
-      reason: expect.stringContaining('no payment adapter yet'),
-    })
+  })
+
+  test('payments are on with both keys, and say which Polar takes the money', () => {
+    const { POLAR_ACCESS_TOKEN, POLAR_WEBHOOK_SECRET } = DEPLOYED
+    const keys = { POLAR_ACCESS_TOKEN, POLAR_WEBHOOK_SECRET }
+    const payments = (variables: Record<string, string>) => feature({ ...keys, ...variables }, 'payments')
+    expect(payments({})).toEqual({ name: 'payments', on: true, reason: 'Polar, production' })
+    expect(payments({ POLAR_ENVIRONMENT: 'sandbox' })).toMatchObject({ on: true, reason: 'Polar, sandbox' })
+    const stub = { POLAR_ENVIRONMENT: 'sandbox', POLAR_BASE_URL: 'http://user:pass@127.0.0.1:4020/?token=x' }
+    expect(payments(stub)).toMatchObject({ on: true, reason: 'Polar, sandbox at 127.0.0.1:4020' })
+  })
+
+  test.each([
+    ['POLAR_ACCESS_TOKEN and POLAR_WEBHOOK_SECRET', {}],
+    ['payments.provider', { ...DEPLOYED, FORK__PAYMENTS__PROVIDER: 'none' }],
+    ['features.payments', { ...DEPLOYED, FORK__FEATURES__PAYMENTS: 'false' }],
+    ['database', { ...DEPLOYED, POSTGRES_URL: '' }],
+  ])('payments that are off name %s', (reason, variables) => {
+    expect(feature(variables, 'payments')).toMatchObject({ on: false, reason: expect.stringContaining(reason) })
   })
 })
 
@@ -195,24 +221,68 @@ describe('warnings', () => {
 
   test('tell which products cost more than they bring in', () => {
     const variables = { FORK__PLANS__PRO: '{"monthlyTokens":50000,"priceCents":1900}' }
+    // 5 % of 1900 and 50; 6.5 % of 1900, rounded up, and 50; 500 images at 3.9 cents.
     expect(findings(variables).margins).toContainEqual({
       product: 'plan "pro", a month',
+      priceCents: 1900,
+      feeCents: 145,
+      foreignCardFeeCents: 174,
+      incomeCents: 1726,
       images: 500,
       costCents: 1950,
-      incomeCents: 1615,
     })
     expect(warnings(variables)).toContain(
-      'plan "pro", a month: using it up costs $19.50 for 500 images, and $16.15 come in.',
+      'plan "pro", a month: using it up costs $19.50 for 500 images, and $17.26 come in.',
     )
-    expect(warnings({ ...variables, FORK__PLANS__PRO__PRICE_CENTS: '2400' }).join()).not.toContain('plan "pro"')
+    // 2139 less 6.5 % (140) and 50 is 1949; a cent more pays for the images.
+    expect(warnings({ ...variables, FORK__PLANS__PRO__PRICE_CENTS: '2139' }).join()).toContain('and $19.49 come in')
+    expect(warnings({ ...variables, FORK__PLANS__PRO__PRICE_CENTS: '2140' }).join()).not.toContain('plan "pro"')
     expect(warnings({ ...variables, FORK__TOOLS__0__PROVIDERS: '["sketch"]' }).join()).not.toContain('costs')
   })
 
   test('take the tool whose images cost most per token', () => {
     const tool = '{"name":"cheap","description":"C","prompt":"C","priceTokens":10,"providers":["gemini"]}'
     expect(findings({ FORK__TOOLS__1: tool }).margins).toContainEqual(
-      expect.objectContaining({ product: 'pack "starter"', images: 50, costCents: 195, incomeCents: 425 }),
+      expect.objectContaining({ product: 'pack "starter"', images: 50, costCents: 195, incomeCents: 417 }),
     )
+  })
+
+  test('tell of a price that the fees eat up whole, also where images cost nothing', () => {
+    const pack = { id: 'tiny', priceCents: 50, tokens: 100 }
+    const variables = { FORK__PAYMENTS__MINIMUM_DEPOSIT_CENTS: '50', FORK__PAYMENTS__PACKS: JSON.stringify([pack]) }
+    // 5 % of 50 is 2.5, rounded up.
+    expect(findings(variables).margins).toContainEqual(
+      expect.objectContaining({ product: 'pack "tiny"', feeCents: 53, foreignCardFeeCents: 54, incomeCents: -4 }),
+    )
+    expect(warnings({ ...variables, FORK__TOOLS__0__PROVIDERS: '["sketch"]' })).toContain(
+      'pack "tiny": using it up costs $0.00 for 1 images, and -$0.04 come in.',
+    )
+  })
+
+  test('mention a minimum that loses more than a sixth to fees', () => {
+    const minimum = (cents: string) =>
+      warnings({ FORK__PAYMENTS__MINIMUM_DEPOSIT_CENTS: cents, FORK__PAYMENTS__PACKS: '[]' }).join()
+    // 5 % of 200 and 50 is 60; 6.5 % and 50 is 63.
+    expect(minimum('200')).toContain('of a purchase of 200 cents, 30 to 32 % are fees; 500 or more is better.')
+    expect(minimum('499')).toContain('payments.minimumDepositCents')
+    expect(minimum('500')).not.toContain('payments.minimumDepositCents')
+  })
+
+  test('name what has no product at Polar, once payments are on', () => {
+    const { POLAR_ACCESS_TOKEN, POLAR_WEBHOOK_SECRET } = DEPLOYED
+    const keys = { POLAR_ACCESS_TOKEN, POLAR_WEBHOOK_SECRET, FORK__PLANS__PRO__POLAR_PRODUCT_ID: 'one' }
+    expect(warnings(keys)).toContain(
+      'polarProductId is missing in payments, payments.packs[0], payments.packs[1], plans.enterprise: ' +
+        'npm run doctor -- --fix makes the products at Polar.',
+    )
+    const rest = {
+      FORK__PLANS__ENTERPRISE__POLAR_PRODUCT_ID: 'two',
+      FORK__PAYMENTS__POLAR_PRODUCT_ID: 'three',
+      FORK__PAYMENTS__PACKS__0__POLAR_PRODUCT_ID: 'four',
+      FORK__PAYMENTS__PACKS__1__POLAR_PRODUCT_ID: 'five',
+    }
+    expect(warnings({ ...keys, ...rest }).join()).not.toContain('polarProductId')
+    expect(warnings({}).join()).not.toContain('polarProductId')
   })
 
   test('mention a short ADMIN_PASSWORD, an idle option and a missing logo', async () => {
@@ -234,26 +304,15 @@ describe('settings that are not in force', () => {
     expect(
       paths({
         FORK__TOOLS__0__PROVIDERS: '["sketch"]',
-        FORK__FEATURES: '{"payments":false,"apiKeys":false,"asyncJobs":false}',
+        FORK__FEATURES: '{"payments":true,"apiKeys":false,"asyncJobs":false}',
       }),
     ).toEqual(['ai.budgets'])
     expect(
       paths({
         FORK__AI__CACHE_SECONDS: '60',
-        FORK__PAYMENTS__PROVIDER: 'polar',
-        FORK__PLANS__PRO__POLAR_PRODUCT_ID: 'p',
         FORK__TOOLS__0__PROVIDERS: '["openai","sketch"]',
       }),
-    ).toEqual([
-      'ai.budgets',
-      'ai.cacheSeconds',
-      'payments.provider',
-      'polarProductId',
-      'features.payments',
-      'features.apiKeys',
-      'features.asyncJobs',
-      'tools[].providers',
-    ])
+    ).toEqual(['ai.budgets', 'ai.cacheSeconds', 'features.apiKeys', 'features.asyncJobs', 'tools[].providers'])
   })
 })
 

@@ -22,6 +22,7 @@ const MIRROR = 'LG003'
 const CHECK = '23514'
 const FOREIGN_KEY = '23503'
 const UNIQUE = '23505'
+const NOT_NULL = '23502'
 
 let victim: Victim
 
@@ -60,6 +61,26 @@ describe('the database refuses', () => {
       (v) => [`update ledger_lot set granted = granted + 5, available = available + 5 where id = ${v.pack}`],
     ],
     ['to move the expiry of a lot', FORBIDDEN, (v) => [`update ledger_lot set expires_at = null where id = ${v.plan}`]],
+    [
+      'to let a lot expire later',
+      FORBIDDEN,
+      (v) => [`update ledger_lot set expires_at = 'infinity' where id = ${v.pack}`],
+    ],
+    [
+      'to empty a lot in passing while it is put to sleep',
+      FORBIDDEN,
+      (v) => [`update ledger_lot set dormant = true, available = 0, gone = gone + available where id = ${v.plan}`],
+    ],
+    ...(['kind', 'source', 'created_at'] as const).map((column): [string, string, (v: Victim) => string[]] => [
+      `to change the ${column} of a lot`,
+      FORBIDDEN,
+      (v) => [`update ledger_lot set ${column} = default where id = ${v.plan}`],
+    ]),
+    ...(['pack', 'trial'] as const).map((kind): [string, string, (v: Victim) => string[]] => [
+      `to put a ${kind} to sleep`,
+      CHECK,
+      (v) => [`update ledger_lot set dormant = true where id = ${v[kind]}`],
+    ]),
     ['to delete a lot', FORBIDDEN, (v) => [`delete from ledger_lot where id = ${v.pack}`]],
     ['a lot that is spent at birth', FORBIDDEN, (v) => [lot(v, { available: 4, spent: 1 })]],
     ['a lot with more in it than granted', FORBIDDEN, (v) => [lot(v, { available: 6 })]],
@@ -69,10 +90,14 @@ describe('the database refuses', () => {
     ['to take more than there is', CHECK, (v) => [entry(v, 'lapse', 41, v.pack)]],
     ['to take what is held', CHECK, (v) => [entry(v, 'clawback', 60, v.pack)]],
     ["an entry on somebody else's lot", FOREIGN_KEY, (v) => [entry({ user: v.stranger }, 'lapse', 1, v.pack)]],
+    ['to give back what was not taken', CHECK, (v) => [entry(v, 'restore', 1, v.pack)]],
+    ['to give back what did not repay a debt', CHECK, (v) => [entry(v, 'unrepay', 1, v.pack)]],
+    ['to waive in the name of a hold', CHECK, (v) => [entry(v, 'waive', 1, v.pack, { hold: v.hold })]],
     // Accounts.
     ['to forgive a debt by hand', FORBIDDEN, (v) => [`update ledger_account set debt = 0 where user_id = '${v.user}'`]],
     ['to repay what is not owed', CHECK, (v) => [entry(v, 'repay', 1, v.pack)]],
-    ['one refund taken twice', UNIQUE, (v) => [1, 2].map(() => entry(v, 'clawback', 1, v.pack, { ref: 'refund' }))],
+    ['to forgive what is not owed', CHECK, (v) => [entry(v, 'forgive', 1, v.pack)]],
+    ['one reference used twice', UNIQUE, (v) => [1, 2].map(() => entry(v, 'clawback', 1, v.pack, { ref: 'refund' }))],
     ['to delete an account', FORBIDDEN, (v) => [`delete from ledger_account where user_id = '${v.user}'`]],
     [
       'to delete a user who has an account',
@@ -165,15 +190,27 @@ describe('the database refuses', () => {
     [
       'a subscription on a lot that is no plan',
       MIRROR,
-      (v) => [`update subscriptions set plan_lot_id = ${v.pack}, token_limit = 60 where user_id = '${v.user}'`],
+      (v) => [`update subscriptions set plan_lot_ids = '{${v.pack}}', token_limit = 60 where user_id = '${v.user}'`],
     ],
     [
       "a subscription on somebody else's plan",
       MIRROR,
       (v) => [
-        `update subscriptions set plan_lot_id = (select plan_lot_id from subscriptions where user_id = '${v.stranger}')
+        `update subscriptions set plan_lot_ids = (select plan_lot_ids from subscriptions where user_id = '${v.stranger}')
            where user_id = '${v.user}'`,
       ],
+    ],
+    ...['', 'null', '$,null', '$,$', '$,0'].map((ids): [string, string, (v: Victim) => string[]] => [
+      `a subscription on the lots {${ids}}`,
+      MIRROR,
+      (v) => [
+        `update subscriptions set plan_lot_ids = '{${ids.replaceAll('$', String(v.plan))}}' where user_id = '${v.user}'`,
+      ],
+    ]),
+    [
+      'a plan that nothing ends',
+      NOT_NULL,
+      (v) => [`update subscriptions set stands_until = null where user_id = '${v.user}'`],
     ],
   ])('%s', async (_attack, code, statements) => {
     const attempt = db()
@@ -185,6 +222,15 @@ describe('the database refuses', () => {
       })
     await expect(attempt).rejects.toMatchObject({ code })
   })
+})
+
+test('the database lets a plan lot be put to sleep and woken, and keeps what is in it', async () => {
+  const lots = db().selectFrom('ledger_lot').selectAll().where('id', '=', victim.plan)
+  const before = await lots.executeTakeFirstOrThrow()
+  await db().updateTable('ledger_lot').set({ dormant: true }).where('id', '=', victim.plan).execute()
+  expect(await lots.executeTakeFirst()).toEqual({ ...before, dormant: true })
+  await db().updateTable('ledger_lot').set({ dormant: false }).where('id', '=', victim.plan).execute()
+  expect(await lots.executeTakeFirst()).toEqual(before)
 })
 
 function entry(

@@ -1,28 +1,21 @@
 // Migrations on real PostgreSQL: there and back, many at once, and the tables that the data model promises.
-import { randomUUID } from 'node:crypto'
 import { readdirSync } from 'node:fs'
-import { CompiledQuery, Kysely, PostgresDialect } from 'kysely'
-import pg from 'pg'
-import { afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { CompiledQuery, type Kysely } from 'kysely'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import { isMigrated, migrateDown, migrateToLatest, migrationStatus, migrations } from '../../db/migrate.ts'
 import type { Database } from '../../db/schema.ts'
 import { seedAdmin } from '../../lib/auth/accounts.ts'
 import { type App, call, startApp } from '../support/app.ts'
-import { administer, serviceUrls } from '../support/lane.ts'
+import { connect, emptyDatabase } from '../support/empty-database.ts'
 
 const ADMIN = { email: 'admin@example.com', password: 'the first password of the admin' }
 const NAMES = Object.keys(migrations)
 
 let app: App
-const undo: (() => Promise<unknown>)[] = []
 
 beforeAll(async () => {
   app = await startApp({ ADMIN_EMAIL: ADMIN.email, ADMIN_PASSWORD: ADMIN.password })
-})
-
-afterEach(async () => {
-  for (const step of undo.splice(0).reverse()) await step()
 })
 
 describe('migrations', () => {
@@ -89,24 +82,6 @@ describe('the seeded admin', () => {
 async function signIn(password: string): Promise<{ status: number; token: string; role: string | undefined }> {
   const { status, json } = await call(app, 'POST /api/auth/login', { body: { email: ADMIN.email, password } })
   return { status, token: json.accessToken, role: json.user?.role }
-}
-
-async function emptyDatabase(): Promise<string> {
-  const name = `test_${randomUUID().replaceAll('-', '')}`
-  const { postgres } = serviceUrls()
-  await administer(postgres, `create database ${name}`)
-  undo.push(() => administer(postgres, `drop database if exists ${name} with (force)`))
-  const url = new URL(postgres)
-  url.pathname = `/${name}`
-  return url.href
-}
-
-function connect(connectionString: string): Kysely<Database> {
-  const pool = new pg.Pool({ connectionString })
-  pool.on('error', () => {}) // It ends before its connections do, and the database is dropped under the last of them.
-  const database = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
-  undo.push(() => database.destroy())
-  return database
 }
 
 /** Everything that a migration can leave behind, one line each; Kysely's own tables are left out. */

@@ -180,7 +180,8 @@ async function lapseTokens({ id }: TestUser): Promise<void> {
 async function endPeriod({ id }: TestUser): Promise<void> {
   await sql`
     update subscriptions set period_anchor = now() - interval '1 month 1 second',
-      period_start = now() - interval '1 month 1 second', period_end = now() - interval '1 second'
+      period_start = now() - interval '1 month 1 second', period_end = now() - interval '1 second',
+      stands_until = now() - interval '1 second'
     where user_id = ${id}
   `.execute(db())
 }

@@ -34,8 +34,10 @@ export async function startApp(variables: Record<string, string> = {}): Promise<
 }
 
 async function sourceFetch(request: Request): Promise<Response> {
-  const resource = new URL(request.url).pathname.split('/')[2]
-  const module = await import(`../../api/${resource}.ts`)
+  const [, , resource, name] = new URL(request.url).pathname.split('/')
+  const module = await (resource === 'webhooks'
+    ? import(`../../api/webhooks/${name}.ts`)
+    : import(`../../api/${resource}.ts`))
   return await module.default.fetch(request)
 }
 

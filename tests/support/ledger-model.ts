@@ -13,7 +13,16 @@ interface Lot {
   held: number
   spent: number
   gone: number
+  /** A plan lot of a period that is over. */
+  dormant: boolean
   expiresAtMs: number
+}
+
+/** What was taken back of a lot: out of it, out of what had lapsed from it, and what is owed for it. */
+interface TakenBack {
+  clawed: number
+  waived: number
+  owed: number
 }
 
 interface Hold {
@@ -35,8 +44,10 @@ export class LedgerModel {
   readonly lots: Lot[] = []
   debt = 0
   readonly #holds = new Map<string, Hold>()
-  readonly #refunds = new Set<string>()
-  readonly #clawedBack = new Map<Lot, number>()
+  readonly #takenBack = new Map<Lot, TakenBack>()
+  readonly #lapsed = new Map<Lot, number>()
+  /** What paid debts, in its order; a forgiven debt takes from its end. */
+  readonly #repayments: { lot: Lot; amount: number }[] = []
   readonly #planTokens: number
   readonly #anchorMs: number
   #planLot: Lot
@@ -109,20 +120,45 @@ export class LedgerModel {
     return { status: 'ok', unit: hold.unit, spent, ...this.#balance() }
   }
 
-  clawBack(source: string, refund: string, tokens: number) {
+  takeBack(source: string, asked: number) {
     const lot = this.lots.find((candidate) => candidate.source === source)
     if (!lot) return { status: 'unknown', taken: 0, debt: 0 }
-    if (this.#refunds.has(refund)) return { status: 'replay', taken: 0, debt: this.debt }
-    const before = this.#clawedBack.get(lot) ?? 0
-    const due = Math.min(tokens, lot.granted - before)
-    const taken = Math.min(due, lot.available)
-    if (due > 0) this.#refunds.add(refund)
-    this.#clawedBack.set(lot, before + due)
-    lot.available -= taken
-    lot.gone += taken
-    this.debt += due - taken
-    this.#repay()
-    return { status: 'ok', taken, debt: this.debt }
+    const target = Math.min(Math.max(asked, 0), lot.granted)
+    const before = this.#takenBack.get(lot) ?? { clawed: 0, waived: 0, owed: 0 }
+    const due = target - before.clawed - before.waived - before.owed
+    this.#takenBack.set(lot, due < 0 ? this.#giveBack(lot, before, -due) : this.#takeMore(lot, before, due))
+    if (due !== 0) this.#repay()
+    return { status: 'ok', taken: target, debt: this.debt }
+  }
+
+  #takeMore(lot: Lot, { clawed, waived, owed }: TakenBack, due: number): TakenBack {
+    const left = Math.min(due, lot.available)
+    const lapsed = Math.min(due - left, (this.#lapsed.get(lot) ?? 0) - waived)
+    const used = due - left - lapsed
+    lot.available -= left
+    lot.gone += left
+    this.debt += used
+    return { clawed: clawed + left, waived: waived + lapsed, owed: owed + used }
+  }
+
+  #giveBack(lot: Lot, { clawed, waived, owed }: TakenBack, due: number): TakenBack {
+    const used = Math.min(due, owed)
+    const lapsed = Math.min(due - used, waived)
+    const left = due - used - lapsed
+    this.debt -= used
+    while (this.debt < 0) {
+      const last = this.#repayments.at(-1)
+      if (!last) throw new Error('More debt was forgiven than there ever was.')
+      const amount = Math.min(-this.debt, last.amount)
+      last.amount -= amount
+      last.lot.available += amount
+      last.lot.gone -= amount
+      this.debt += amount
+      if (last.amount === 0) this.#repayments.pop()
+    }
+    lot.available += left
+    lot.gone -= left
+    return { clawed: clawed - left, waived: waived - lapsed, owed: owed - used }
   }
 
   sweep(): void {
@@ -137,6 +173,9 @@ export class LedgerModel {
     const live = this.lots.filter((lot) => this.#isLive(lot))
     const sum = (lots: Lot[], part: 'available' | 'held') => lots.reduce((total, lot) => total + lot[part], 0)
     return {
+      plan: 'free',
+      status: 'active',
+      expires_at: null,
       token_limit: this.#planLot.granted,
       tokens_used: this.#planLot.spent,
       period_end: new Date(this.#planLot.expiresAtMs),
@@ -168,6 +207,7 @@ export class LedgerModel {
       held: 0,
       spent: 0,
       gone: 0,
+      dormant: false,
       expiresAtMs,
     } as const
     const opened: Lot = { ...lot }
@@ -201,6 +241,8 @@ export class LedgerModel {
     for (const lot of this.#inSpendingOrder().reverse()) {
       if ((lot.kind !== 'pack' && lot.kind !== 'promo') || !this.#isLive(lot)) continue
       const amount = Math.min(this.debt, lot.available)
+      if (amount === 0) continue
+      this.#repayments.push({ lot, amount })
       lot.available -= amount
       lot.gone += amount
       this.debt -= amount
@@ -214,6 +256,7 @@ export class LedgerModel {
     let months = 0
     while (this.#monthEnd(months) <= this.nowMs) months += 1
     this.#lapse(this.#planLot)
+    this.#planLot.dormant = true
     this.#planLot = this.#open('plan', this.#planTokens, `plan:${months}`, this.#monthEnd(months))
     this.#repay()
   }
@@ -231,7 +274,8 @@ export class LedgerModel {
   }
 
   #lapse(lot: Lot): void {
-    if (this.#isLive(lot)) return
+    if (lot.expiresAtMs > this.nowMs) return
+    this.#lapsed.set(lot, (this.#lapsed.get(lot) ?? 0) + lot.available)
     lot.gone += lot.available
     lot.available = 0
   }
@@ -244,7 +288,7 @@ export class LedgerModel {
   }
 
   #isLive(lot: Lot): boolean {
-    return lot.expiresAtMs > this.nowMs
+    return lot.expiresAtMs > this.nowMs && !lot.dormant
   }
 
   #isOrphan(hold: Hold): boolean {
