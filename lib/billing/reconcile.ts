@@ -47,10 +47,12 @@ export async function reconcile(budgetMs: number): Promise<Reconciliation> {
   const attempt: Attempt = async (what, work) => {
     try {
       await work()
+      return true
     } catch (error) {
       result.complete = false
       if (result.errors.length < ERRORS_MAX) result.errors.push(what)
       log('error', 'reconcile_failed', { what, error: describeError(error) })
+      return false
     }
   }
   // Each list has the time up to its own mark, so that a long one starves none behind it.
@@ -67,8 +69,8 @@ export async function reconcile(budgetMs: number): Promise<Reconciliation> {
   return result
 }
 
-/** Does a part of the work; its failure is noted and stops nothing else. */
-type Attempt = (what: string, work: () => Promise<void>) => Promise<void>
+/** Does a part of the work; its failure is noted and stops nothing else. False when it failed. */
+type Attempt = (what: string, work: () => Promise<void>) => Promise<boolean>
 
 interface Page {
   items: unknown[]
@@ -122,7 +124,13 @@ const LISTS: List[] = [
 ]
 
 const Listed = v.object({ id: v.string(), created_at: v.string(), modified_at: v.nullable(v.string()) })
-const Position = v.object({ page: v.number(), since: v.string(), beganAt: v.string() })
+/** `failed`: something in this pass could not be taken over, and so the next one has to see as far back. */
+const Position = v.object({
+  page: v.number(),
+  since: v.string(),
+  beganAt: v.string(),
+  failed: v.exactOptional(v.boolean()),
+})
 
 /** Looks through a list from where the last call stopped, until it is through or the time is over. */
 async function walk(
@@ -138,7 +146,8 @@ async function walk(
     const news = await changed(list.table, listed)
     for (const { id, item } of listed) {
       // What cannot be taken over is told, and tried again next time; it must not hide what stands behind it.
-      if (news.has(id)) await attempt(`${list.name} ${id}`, () => list.take(client, item))
+      if (!news.has(id) || (await attempt(`${list.name} ${id}`, () => list.take(client, item)))) continue
+      position = { ...position, failed: true }
     }
     result.seen += items.length
     result.applied += news.size
@@ -146,7 +155,11 @@ async function walk(
     const isThrough =
       oldest === undefined || page >= pagination.max_page || Date.parse(oldest.created_at) < Date.parse(since)
     if (isThrough) {
-      await keepPosition(list, { page: 1, since: nextSince(list, position.beganAt), beganAt: '' })
+      await keepPosition(list, {
+        page: 1,
+        since: position.failed ? since : nextSince(list, position.beganAt),
+        beganAt: '',
+      })
       return
     }
     position = { ...position, page: page + 1 }

@@ -1,9 +1,11 @@
 // How reconciliation looks through Polar's lists, on real PostgreSQL: page by page, within its time, and from where it stopped.
+import { sql } from 'kysely'
 import * as v from 'valibot'
 import { beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { db } from '../../db/client.ts'
 import { reconcile } from '../../lib/billing/reconcile.ts'
 import { makeClock } from '../support/clock.ts'
+import { expectErrorsInLog } from '../support/console.ts'
 import { type DirectShop, PRODUCTS, startDirectShop } from '../support/direct-shop.ts'
 import { givenAccount, lots } from '../support/ledger-account.ts'
 import { OPENED } from '../support/paid-plans.ts'
@@ -69,6 +71,28 @@ describe('a list', () => {
     expect(await reconcile(0)).toMatchObject({ seen: 2, applied: 1, complete: true })
     expect(pagesOf(shop, 'orders')).toEqual([1, 2, 3])
     expect(pagesOf(shop, 'refunds')).toEqual([1, 2, 1])
+  })
+
+  test('is looked through as far back again when something in it could not be taken over, however old', async () => {
+    const [refused, other] = [order(), order()]
+    listing(shop, { orders: [[refused], [other]] })
+    expectErrorsInLog()
+    await sql`create function refuse() returns trigger language plpgsql as
+      $$begin raise exception 'a passing fault'; end$$`.execute(db())
+    await sql`create trigger refuse before insert on billing_orders for each row
+      when (new.id = ${sql.lit(refused.id)}) execute function refuse()`.execute(db())
+    try {
+      expect(await reconcile(0)).toMatchObject({ complete: false, errors: [`orders ${refused.id}`] })
+      expect(await reconcile(0)).toMatchObject({ complete: true, errors: [] })
+    } finally {
+      await sql`drop trigger refuse on billing_orders`.execute(db())
+      await sql`drop function refuse`.execute(db())
+    }
+    expect(await positionOf('orders')).toEqual({ page: 1, since: '2000-01-01T00:00:00Z', beganAt: '' })
+    expect(await granted()).toEqual([500])
+    expect(await reconcile(BUDGET_MS)).toMatchObject({ applied: 1, complete: true, errors: [] })
+    expect(await granted()).toEqual([500, 500])
+    expect((await positionOf('orders')).since).not.toBe('2000-01-01T00:00:00Z')
   })
 
   // Two empty lists come first. Refunds have until 75 ms, disputes until 100 ms, and each of their pages asks for its order, too.
