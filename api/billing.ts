@@ -10,7 +10,7 @@ import { PeriodQuery } from '../lib/billing/period.ts'
 import { PAID_PLANS } from '../lib/billing/products.ts'
 import { config, publicConfig } from '../lib/config.ts'
 import { env } from '../lib/env.ts'
-import { isJson, parseJson, validate } from '../lib/http/body.ts'
+import { invalidField, isJson, parseJson, validate } from '../lib/http/body.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
 import { AppError } from '../lib/http/errors.ts'
 import { statementOf } from '../lib/ledger/ledger.ts'
@@ -110,18 +110,19 @@ async function checkout({ caller, body, url }: Context<'user', v.InferOutput<typ
 function wishOf({ pack, amountCents, currency }: v.InferOutput<typeof CheckoutWish>): Wish {
   const { payments } = config()
   if (currency !== undefined && currency.toLowerCase() !== payments.currency) {
-    throw invalid('currency', `Only ${payments.currency} is taken.`)
+    throw invalidField('currency', `Only ${payments.currency} is taken.`)
   }
-  if ((pack === undefined) === (amountCents === undefined)) throw invalid('', 'Send either pack or amountCents.')
+  if ((pack === undefined) === (amountCents === undefined)) throw invalidField('', 'Send either pack or amountCents.')
   if (amountCents === undefined) {
     const found = payments.packs.find(({ id }) => id === pack)
     if (found) return { kind: 'pack', pack: found.id }
-    throw invalid('pack', `There is no such pack. There are: ${payments.packs.map(({ id }) => id).join(', ')}.`)
+    throw invalidField('pack', `There is no such pack. There are: ${payments.packs.map(({ id }) => id).join(', ')}.`)
   }
   if (amountCents < payments.minimumDepositCents) {
-    throw invalid('amountCents', `The smallest purchase is ${payments.minimumDepositCents} cents.`)
+    throw invalidField('amountCents', `The smallest purchase is ${payments.minimumDepositCents} cents.`)
   }
-  if (amountCents > AMOUNT_CENTS_MAX) throw invalid('amountCents', `The largest purchase is ${AMOUNT_CENTS_MAX} cents.`)
+  if (amountCents > AMOUNT_CENTS_MAX)
+    throw invalidField('amountCents', `The largest purchase is ${AMOUNT_CENTS_MAX} cents.`)
   return { kind: 'deposit', amountCents }
 }
 
@@ -187,15 +188,11 @@ async function analytics({ caller, url }: Context<'user'>) {
 function returnUrlOf({ returnUrl }: { returnUrl?: string | undefined }, { origin }: URL): string {
   if (returnUrl === undefined) return `${origin}/`
   if ([origin, ...config().cors.origins].includes(new URL(returnUrl).origin)) return returnUrl
-  throw invalid('returnUrl', 'Must be a page of this site, or of an origin in cors.origins.')
+  throw invalidField('returnUrl', 'Must be a page of this site, or of an origin in cors.origins.')
 }
 
 function polarId(id: string | undefined, message: string): string {
   const parsed = v.safeParse(PolarId, id)
   if (!parsed.success) throw new AppError('NOT_FOUND', message)
   return parsed.output
-}
-
-function invalid(path: string, message: string): AppError {
-  return new AppError('VALIDATION_FAILED', message, { details: { issues: [{ path, message }] } })
 }

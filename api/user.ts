@@ -3,9 +3,8 @@ import { sql } from 'kysely'
 import * as v from 'valibot'
 import { db } from '../db/client.ts'
 import { profileOf } from '../lib/auth/profile.ts'
-import { validate } from '../lib/http/body.ts'
+import { invalidField, validate } from '../lib/http/body.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
-import { AppError } from '../lib/http/errors.ts'
 import { listUsage, summariseUsage } from '../lib/ledger/history.ts'
 
 const PREFERENCES_BYTES_MAX = 10_000
@@ -54,8 +53,7 @@ async function changeProfile({ caller, body }: Context<'user', v.InferOutput<typ
     .where(sql<boolean>`octet_length(${merged}::text) <= ${PREFERENCES_BYTES_MAX}`)
     .executeTakeFirst()
   if (numUpdatedRows === 0n) {
-    const message = `All preferences together take more than ${PREFERENCES_BYTES_MAX} bytes.`
-    throw new AppError('VALIDATION_FAILED', message, { details: { issues: [{ path: 'preferences', message }] } })
+    throw invalidField('preferences', `All preferences together take more than ${PREFERENCES_BYTES_MAX} bytes.`)
   }
   return await profileOf(caller.userId)
 }

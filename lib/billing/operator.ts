@@ -3,6 +3,7 @@ import { type Kysely, sql, type Transaction } from 'kysely'
 import * as v from 'valibot'
 import type { Database } from '../../db/schema.ts'
 import { type AuditEvent, recordAudit } from '../audit.ts'
+import { invalidField } from '../http/body.ts'
 import { AppError } from '../http/errors.ts'
 import { assignOrder } from './orders.ts'
 import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from './paging.ts'
@@ -90,12 +91,12 @@ async function requireAssignable(
     .where('id', '=', userId)
     .where('status', '<>', 'deleted')
     .executeTakeFirst()
-  if (!user) throw invalid('userId', 'There is no such user.')
+  if (!user) throw invalidField('userId', 'There is no such user.')
   if (order.user_id !== null && order.user_id !== user.id) {
     throw new AppError('CONFLICT', "This order is another user's.")
   }
   if (order.problem !== 'no_user' && tokens === undefined) {
-    throw invalid('tokens', 'What this order is worth is not known: say how many tokens to grant.')
+    throw invalidField('tokens', 'What this order is worth is not known: say how many tokens to grant.')
   }
 }
 
@@ -152,8 +153,4 @@ function showOrder(order: OrderRow) {
     modifiedAt: order.modified_at,
     grantedAt: order.granted_at,
   }
-}
-
-function invalid(path: string, message: string): AppError {
-  return new AppError('VALIDATION_FAILED', message, { details: { issues: [{ path, message }] } })
 }

@@ -31,8 +31,7 @@ export function isJson(type: string): boolean {
 export function parseJson(bytes: Buffer): object {
   const value = parse(bytes)
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value
-  const message = 'The body must be a JSON object.'
-  throw new AppError('VALIDATION_FAILED', message, { details: { issues: [{ path: '', message }] } })
+  throw invalidField('', 'The body must be a JSON object.')
 }
 
 function parse(bytes: Buffer): unknown {
@@ -86,6 +85,11 @@ function summary(issues: Issue[]): string {
   const [first] = issues
   const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : ''
   return first ? `${first.path ? `${first.path}: ` : ''}${first.message}${more}` : ''
+}
+
+/** One field that is well formed but not acceptable, in the form that `validate` reports. */
+export function invalidField(path: string, message: string): AppError {
+  return new AppError('VALIDATION_FAILED', message, { details: { issues: [{ path, message }] } })
 }
 
 function tooLarge(bytesMax: number): AppError {
