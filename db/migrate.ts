@@ -7,6 +7,10 @@ import * as ledgerOperations from './migrations/0003_ledger_operations.ts'
 import * as idempotencyAudit from './migrations/0004_idempotency_audit.ts'
 import * as billing from './migrations/0005_billing.ts'
 import * as plans from './migrations/0006_plans.ts'
+import * as identity from './migrations/0007_identity.ts'
+import * as apiKeys from './migrations/0008_api_keys.ts'
+import * as auditChain from './migrations/0009_audit_chain.ts'
+import * as planGifts from './migrations/0010_plan_gifts.ts'
 import type { Database } from './schema.ts'
 
 export const migrations: Record<string, Migration> = {
@@ -16,6 +20,10 @@ export const migrations: Record<string, Migration> = {
   '0004_idempotency_audit': idempotencyAudit,
   '0005_billing': billing,
   '0006_plans': plans,
+  '0007_identity': identity,
+  '0008_api_keys': apiKeys,
+  '0009_audit_chain': auditChain,
+  '0010_plan_gifts': planGifts,
 }
 
 /** Applies every pending migration in one locked transaction; returns the names it applied. Throws on the first that fails. */

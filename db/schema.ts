@@ -15,12 +15,71 @@ export interface Database {
     id: Generated<string>
     name: string
     email: string
-    password_hash: string
+    /** Null for users of Clerk. */
+    password_hash: string | null
     role: ColumnType<Role, Role | undefined, Role>
     status: ColumnType<UserStatus, UserStatus | undefined, UserStatus>
     preferences: Json<Record<string, unknown>>
+    clerk_id: string | null
+    /** Milliseconds, Clerk's own clock. */
+    clerk_updated_at: number | null
+    clerk_pending: 'ban' | 'unban' | 'delete' | null
+    email_verified_at: Timestamp | null
+    trial_withheld: TrialWithheld | null
+    signup_network: string | null
+    deleted_by: string | null
+    deleted_at: Timestamp | null
+    purge_after: Timestamp | null
+    purged_at: Timestamp | null
     created_at: GeneratedTimestamp
     updated_at: GeneratedTimestamp
+  }
+  clerk_tombstones: {
+    clerk_id: string
+    deleted_at: GeneratedTimestamp
+  }
+  trial_networks: {
+    network: string
+    day: Timestamp
+    trials: number
+  }
+  mfa_factors: {
+    user_id: string
+    secret: string
+    confirmed_at: Timestamp | null
+    last_step: Generated<number>
+    created_at: GeneratedTimestamp
+  }
+  mfa_recovery_codes: {
+    user_id: string
+    code_hash: string
+    used_at: Timestamp | null
+  }
+  email_tokens: {
+    token_hash: string
+    user_id: string
+    purpose: 'verify' | 'change' | 'reset'
+    email: string
+    expires_at: Timestamp
+    created_at: GeneratedTimestamp
+  }
+  api_keys: {
+    id: Generated<string>
+    user_id: string
+    key_hash: string
+    key_prefix: string
+    name: string
+    active: Generated<boolean>
+    scopes: Scope[]
+    created_at: GeneratedTimestamp
+    last_used_at: Timestamp | null
+    expires_at: Timestamp | null
+    revoked_at: Timestamp | null
+    revoked_reason: 'revoked' | 'suspended' | 'deleted' | null
+    rotated_to: string | null
+    token_budget: number | null
+    tokens_used: Generated<number>
+    requests_per_minute: number | null
   }
   subscriptions: {
     id: Generated<string>
@@ -37,6 +96,12 @@ export interface Database {
     stands_until: Timestamp
     created_at: GeneratedTimestamp
     updated_at: GeneratedTimestamp
+  }
+  plan_gifts: {
+    user_id: string
+    plan: 'pro' | 'enterprise'
+    granted_by: string
+    granted_at: GeneratedTimestamp
   }
   tools: {
     id: Generated<string>
@@ -62,6 +127,7 @@ export interface Database {
     model: string | null
     cost_micro_usd: Generated<number>
     error_code: string | null
+    api_key_id: string | null
   }
   refresh_tokens: {
     id: Generated<string>
@@ -72,7 +138,18 @@ export interface Database {
     absolute_expires_at: Timestamp
     revoked: Generated<boolean>
     revoked_at: Timestamp | null
-    revoked_reason: 'rotated' | 'logout' | 'password' | 'session' | 'reuse' | null
+    revoked_reason:
+      | 'rotated'
+      | 'logout'
+      | 'password'
+      | 'session'
+      | 'reuse'
+      | 'reset'
+      | 'email'
+      | 'suspended'
+      | 'deleted'
+      | null
+    mfa: Generated<boolean>
     created_at: GeneratedTimestamp
     replaced_by: string | null
     user_agent: string | null
@@ -109,6 +186,7 @@ export interface Database {
     expires_at: Timestamp
     created_at: GeneratedTimestamp
     closed_at: Timestamp | null
+    api_key_id: string | null
   }
   idempotency_keys: {
     id: Generated<string>
@@ -206,18 +284,41 @@ export interface Database {
   audit_log: {
     id: Generated<number>
     at: GeneratedTimestamp
-    actor_type: 'user' | 'admin' | 'system'
+    actor_type: 'user' | 'admin' | 'api_key' | 'system' | 'webhook'
     actor_id: string | null
+    impersonator: string | null
     action: string
     target_type: string | null
     target_id: string | null
     reason: string | null
     details: Json<Record<string, unknown>>
+    before: Json<Record<string, unknown>> | null
+    after: Json<Record<string, unknown>> | null
     ip: string | null
     user_agent: string | null
     request_id: string | null
   }
+  audit_chain: {
+    seq: number
+    audit_id: number
+    hash: string
+  }
+  audit_head: {
+    one: Generated<boolean>
+    seq: number
+    hash: string
+  }
+  audit_anchors: {
+    seq: number
+    hash: string
+    mac: string
+    anchored_at: GeneratedTimestamp
+  }
 }
+
+/** What a key may do. 'generate': run tools. 'read': look at the profile, usage and billing of its owner. */
+export type Scope = 'generate' | 'read'
+export type TrialWithheld = 'unverified' | 'disposable' | 'network' | 'repeat'
 
 /** Why a paid order waits for an admin: nobody to give it to, another currency, or a product that is not sold here. */
 export type OrderProblem = 'no_user' | 'currency' | 'product'
