@@ -5,7 +5,7 @@ import { isMigrated } from '../db/migrate.ts'
 import { usableProviders } from '../lib/ai/router.ts'
 import { config } from '../lib/config.ts'
 import { env } from '../lib/env.ts'
-import { paymentsFeature } from '../lib/features.ts'
+import { paymentsFeature, signInFeature } from '../lib/features.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
 import { kv } from '../lib/kv.ts'
 import { describeError } from '../lib/log.ts'
@@ -36,6 +36,7 @@ async function ready({ caller }: Context<'visitor'>) {
     database,
     kv: store,
     providers: checkProviders(),
+    signIn: checkSignIn(),
     payments: checkPayments(),
   }
   const down = database.status === 'down' || checks.providers?.status === 'down'
@@ -65,6 +66,12 @@ function checkProviders(): Check {
   const { usable, skipped } = usableProviders(defaultTool().providers, { format: 'jpeg' })
   const details = { usable: usable.map(({ id }) => id), skipped }
   return { status: usable.length > 0 ? 'ok' : 'down', details }
+}
+
+/** Asks nothing of Clerk: whoever is signed in stays so without it. */
+function checkSignIn(): Check {
+  const { on, reason } = signInFeature(env(), config())
+  return { status: on ? 'ok' : 'off', details: reason }
 }
 
 /** Asks nothing of Polar: a monitor must not use up what the account may call. */

@@ -164,12 +164,13 @@ function sentence(issue: v.BaseIssue<unknown>): string {
 }
 
 /** What no single value shows: doubles, and values that contradict each other. */
-function crossCheck({ tools, ai, plans, payments }: ForkConfig): Issue[] {
+function crossCheck({ tools, ai, plans, payments, preferences = {} }: ForkConfig): Issue[] {
   const issues = [
     ...doubles(tools.map(({ name }, index) => ({ value: name, path: ['tools', index, 'name'] }))),
     ...doubles(payments.packs.map(({ id }, index) => ({ value: id, path: ['payments', 'packs', index, 'id'] }))),
     ...doubles(polarProducts(plans, payments)),
     ...tools.flatMap((tool, index) => checkTool(tool, ['tools', index])),
+    ...Object.entries(preferences).flatMap(([name, preference]) => checkPreference(preference, ['preferences', name])),
   ]
   const value = (path: Key[], message: string) => issues.push({ path, message, at: 'value' })
   for (const [index, { priceCents }] of payments.packs.entries()) {
@@ -193,6 +194,16 @@ function crossCheck({ tools, ai, plans, payments }: ForkConfig): Issue[] {
     )
   }
   return issues
+}
+
+function checkPreference(preference: NonNullable<ForkConfig['preferences']>[string], path: Key[]): Issue[] {
+  const { type, enum: values = [] } = preference
+  if (values.length > 0 && type !== 'string') {
+    return [
+      { path: [...path, 'enum'], message: 'only a preference of type "string" has a list of values', at: 'value' },
+    ]
+  }
+  return doubles(values.map((value, index) => ({ value, path: [...path, 'enum', index] })))
 }
 
 /** Each product id with its place: an order for a product has to mean one thing. */

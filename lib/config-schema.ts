@@ -87,17 +87,93 @@ const Brand = v.strictObject({
   ),
 })
 
+const Origin = v.pipe(
+  v.string(),
+  v.check(isExactOrigin, 'must be an exact origin such as "https://app.example.com" or "http://localhost:5173"'),
+  v.description('Exact origin: https://host, or http://localhost:port.'),
+)
+
+function isExactOrigin(value: string): boolean {
+  if (!URL.canParse(value)) return false
+  const { origin, protocol, hostname } = new URL(value)
+  const isLocal = protocol === 'http:' && ['localhost', '127.0.0.1', '[::1]'].includes(hostname)
+  return origin === value && !hostname.includes('*') && (protocol === 'https:' || isLocal)
+}
+
+const PublishableKey = v.pipe(
+  v.string(),
+  v.check(
+    (key) => key === '' || frontendApiOf(key) !== undefined,
+    'must be a publishable key of Clerk, such as "pk_test_…"',
+  ),
+  v.description('Publishable key of the Clerk application: what the page signs in with. It is no secret.'),
+)
+
+/** The host of Clerk's frontend API, which a publishable key names; undefined when it is none. */
+export function frontendApiOf(publishableKey: string): string | undefined {
+  const [, encoded = ''] = /^pk_(?:test|live)_([A-Za-z0-9+/=]+)$/.exec(publishableKey) ?? []
+  return /^([a-z0-9.-]+(?::\d+)?)\$$/i.exec(Buffer.from(encoded, 'base64').toString())?.[1]
+}
+
 const Auth = v.strictObject({
   provider: v.optional(
     v.pipe(
-      v.picklist(['local'], onlyNow('local', ['clerk'])),
-      v.description('Who checks identities: "local" keeps accounts in the own database.'),
+      v.picklist(['local', 'clerk']),
+      v.description('Who checks identities: "local" keeps accounts in the own database, "clerk" asks Clerk.'),
     ),
     'local',
   ),
-  admins: v.optional(v.array(v.pipe(email('The e-mail address of an administrator.'), v.toLowerCase())), []),
+  admins: v.optional(
+    v.pipe(
+      v.array(v.pipe(email('The e-mail address of an administrator.'), v.toLowerCase())),
+      v.description('Who becomes an administrator as soon as the address is verified, by Clerk or by our own mail.'),
+    ),
+    [],
+  ),
   passwordLengthMin: v.optional(count('Shortest password accepted, in characters.', 8, 72), 12),
+  mfaForAdmins: v.optional(flag('Local accounts: administrators need a second factor.'), false),
+  deletionGraceDays: v.optional(
+    count('Days between the deletion of an account and the purge of its data.', 0, 365),
+    30,
+  ),
+  clerk: v.optional(
+    v.strictObject({
+      publishableKey: v.optional(PublishableKey, ''),
+      authorizedParties: v.optional(
+        v.pipe(
+          v.array(Origin),
+          v.description('Origins whose session tokens are accepted; cors.origins and our own when left out.'),
+        ),
+        [],
+      ),
+      allowMissingAzp: v.optional(flag('Accept tokens that name no origin, as mobile apps send them.'), true),
+    }),
+    {},
+  ),
 })
+
+const ApiKeys = v.strictObject({
+  tag: v.optional(
+    matching(
+      /^[a-z][a-z0-9]{1,9}$/,
+      '2 to 10 lower case letters and digits',
+      'What every key of this product begins with.',
+    ),
+    'key',
+  ),
+  perUserMax: v.optional(count('Keys one user may have at a time.', 1, 1000), 20),
+})
+
+const Preference = v.pipe(
+  v.strictObject({
+    type: v.picklist(['string', 'number', 'boolean']),
+    enum: v.optional(
+      v.pipe(v.array(v.string()), v.minLength(1), v.description('The values a preference of type "string" may have.')),
+    ),
+    description: v.optional(text('Explains the preference to the user.')),
+  }),
+  v.description('One preference of a user: its type, and the values it may have.'),
+)
 
 const OptionValue = matching(/^[\w-]{1,40}$/, '1 to 40 letters, digits, "-" or "_"', 'What a request says.')
 
@@ -274,19 +350,6 @@ const Limits = v.strictObject({
   imageSideMin: v.optional(count('Smallest width and height accepted, in pixels.', 1, 4096), 16),
 })
 
-const Origin = v.pipe(
-  v.string(),
-  v.check(isExactOrigin, 'must be an exact origin such as "https://app.example.com" or "http://localhost:5173"'),
-  v.description('Exact origin: https://host, or http://localhost:port.'),
-)
-
-function isExactOrigin(value: string): boolean {
-  if (!URL.canParse(value)) return false
-  const { origin, protocol, hostname } = new URL(value)
-  const isLocal = protocol === 'http:' && ['localhost', '127.0.0.1', '[::1]'].includes(hostname)
-  return origin === value && !hostname.includes('*') && (protocol === 'https:' || isLocal)
-}
-
 const Features = v.strictObject({
   generate: v.optional(flag('Image generation; false is the emergency stop.'), true),
   payments: v.optional(flag('Checkout and plans.'), true),
@@ -304,6 +367,7 @@ const sections = {
     v.pipe(
       v.strictObject({
         generations: v.optional(count('Free images for every new person, spent before tokens.', 0, 1000), 3),
+        perNetworkDaily: v.optional(count('Trials given to one network in a day; 0 is no limit.', 0, 1_000_000), 20),
       }),
       v.description('The free trial.'),
     ),
@@ -312,6 +376,16 @@ const sections = {
   plans: v.optional(v.pipe(Plans, v.description('Monthly plans.')), {}),
   payments: v.optional(v.pipe(Payments, v.description('Money.')), {}),
   limits: v.optional(v.pipe(Limits, v.description('Ceilings per caller and per photo.')), {}),
+  apiKeys: v.optional(v.pipe(ApiKeys, v.description('Keys for programs.')), {}),
+  preferences: v.optional(
+    v.pipe(
+      v.record(
+        matching(/^[a-zA-Z]\w{0,39}$/, 'a letter, then letters, digits or "_"', 'Name of the preference.'),
+        Preference,
+      ),
+      v.description('What users may set about themselves. Without this section, any name takes any plain value.'),
+    ),
+  ),
   cors: v.optional(
     v.strictObject({
       origins: v.optional(

@@ -3,13 +3,13 @@ import { readFileSync } from 'node:fs'
 import { check, type Issue, isObject } from './config-check.ts'
 import { ConfigError, type ConfigProblem, dottedPath, positionFinder, syntaxMistake } from './config-errors.ts'
 import { combine, type Layer, overrideLayers, responsibleLayer } from './config-layers.ts'
-import { type ForkConfig, STAGES } from './config-schema.ts'
+import { type ForkConfig, frontendApiOf, STAGES } from './config-schema.ts'
 import { type Env, env } from './env.ts'
 
 export type { ForkConfig }
 
 /** Switches of the file whose feature this version does not have. */
-export const FEATURES_NOT_BUILT: readonly (keyof ForkConfig['features'])[] = ['apiKeys', 'asyncJobs']
+export const FEATURES_NOT_BUILT: readonly (keyof ForkConfig['features'])[] = ['asyncJobs']
 
 type Stage = Env['stage']
 
@@ -104,14 +104,24 @@ function eachOnce(problems: ConfigProblem[]): ConfigProblem[] {
 }
 
 /**
- * What anyone may know, for GET /api/config: no prompts, models, costs, product ids or administrators. Payments depend on
- * keys as well as on the configuration, so the caller says whether they are on.
+ * What anyone may know, for GET /api/config: no prompts, models, costs, product ids or administrators. Payments and mail depend
+ * on keys as well as on the configuration, so the caller says whether they are on.
  */
-export function publicConfig(settings: ForkConfig, { paymentsOn }: { paymentsOn: boolean }) {
-  const { brand, auth, tools, trial, plans, payments, limits, features } = settings
+export function publicConfig(
+  settings: ForkConfig,
+  { paymentsOn, mailOn = false }: { paymentsOn: boolean; mailOn?: boolean },
+) {
+  const { brand, auth, tools, trial, plans, payments, limits, features, preferences } = settings
   return {
     brand,
-    auth: { provider: auth.provider, passwordLengthMin: auth.passwordLengthMin },
+    auth:
+      auth.provider === 'clerk'
+        ? {
+            provider: auth.provider,
+            publishableKey: auth.clerk.publishableKey,
+            frontendApi: frontendApiOf(auth.clerk.publishableKey),
+          }
+        : { provider: auth.provider, passwordLengthMin: auth.passwordLengthMin, passwordReset: mailOn },
     tools: tools.map(({ name, title, description, priceTokens, highQualityPriceTokens, options }) => ({
       name,
       title,
@@ -120,7 +130,8 @@ export function publicConfig(settings: ForkConfig, { paymentsOn }: { paymentsOn:
       highQualityPriceTokens,
       options: Object.fromEntries(Object.entries(options).map(([option, { phrases, ...shown }]) => [option, shown])),
     })),
-    trial,
+    trial: { generations: trial.generations },
+    preferences,
     plans: {
       free: plans.free,
       pro: { monthlyTokens: plans.pro.monthlyTokens, priceCents: plans.pro.priceCents },

@@ -4,6 +4,21 @@ import * as v from 'valibot'
 const text = v.optional(v.pipe(v.string(), v.trim()))
 const url = v.optional(v.pipe(v.string(), v.trim(), v.url()))
 
+const KEYS_FORM = 'Must be kid:base64,kid:base64 with keys of 32 bytes, each kid once'
+
+/** Keys by their ids, the one that encrypts first. A part that cannot be read stays, as an empty key. */
+function encryptionKeys(variable: string): { id: string; key: Buffer }[] {
+  return variable.split(',').map((part) => {
+    const [id = '', base64 = ''] = part.trim().split(/:(.*)/s)
+    return { id, key: Buffer.from(base64, 'base64') }
+  })
+}
+
+function isUsable(keys: { id: string; key: Buffer }[]): boolean {
+  const ids = new Set(keys.map(({ id }) => id))
+  return ids.size === keys.length && keys.every(({ id, key }) => /^[\w-]{1,40}$/.test(id) && key.length === 32)
+}
+
 const Variables = v.object({
   POSTGRES_URL: text,
   DATABASE_URL: text,
@@ -20,6 +35,16 @@ const Variables = v.object({
   POLAR_WEBHOOK_SECRET: text,
   POLAR_ENVIRONMENT: v.optional(v.picklist(['sandbox', 'production']), 'production'),
   POLAR_BASE_URL: url,
+  CLERK_SECRET_KEY: text,
+  CLERK_JWT_KEY: text,
+  CLERK_WEBHOOK_SIGNING_SECRET: text,
+  CLERK_API_URL: url,
+  CLERK_ISSUER: url,
+  RESEND_API_KEY: text,
+  RESEND_BASE_URL: url,
+  MAIL_FROM: text,
+  APP_URL: url,
+  ENCRYPTION_KEYS: v.optional(v.pipe(v.string(), v.transform(encryptionKeys), v.check(isUsable, KEYS_FORM))),
   CRON_SECRET: text,
   DATA_DIR: v.optional(v.string()),
   FORK_CONFIG: text,
@@ -37,6 +62,8 @@ const PAIRS = [
   ['ADMIN_PASSWORD', 'ADMIN_EMAIL'],
   ['POLAR_ACCESS_TOKEN', 'POLAR_WEBHOOK_SECRET'],
   ['POLAR_WEBHOOK_SECRET', 'POLAR_ACCESS_TOKEN'],
+  ['RESEND_API_KEY', 'MAIL_FROM'],
+  ['MAIL_FROM', 'RESEND_API_KEY'],
 ] as const
 
 export type Env = ReturnType<typeof env>
@@ -88,6 +115,22 @@ export function parseEnv(variables: Record<string, string | undefined>) {
             baseUrl: set.POLAR_BASE_URL?.replace(/\/+$/, ''),
           }
         : undefined,
+    clerk: {
+      secretKey: set.CLERK_SECRET_KEY,
+      /** The PEM; dashboards and .env files leave its line breaks as backslash and n. */
+      jwtKey: set.CLERK_JWT_KEY?.replaceAll('\\n', '\n'),
+      webhookSigningSecret: set.CLERK_WEBHOOK_SIGNING_SECRET,
+      apiUrl: set.CLERK_API_URL?.replace(/\/+$/, ''),
+      issuer: set.CLERK_ISSUER?.replace(/\/+$/, ''),
+    },
+    resend:
+      set.RESEND_API_KEY && set.MAIL_FROM
+        ? { apiKey: set.RESEND_API_KEY, from: set.MAIL_FROM, baseUrl: set.RESEND_BASE_URL?.replace(/\/+$/, '') }
+        : undefined,
+    /** Where our pages are, for links in mails; the address of the request when it is not set. */
+    appOrigin: set.APP_URL && new URL(set.APP_URL).origin,
+    /** The first one encrypts, all decrypt. */
+    encryptionKeys: set.ENCRYPTION_KEYS,
     cronSecret: set.CRON_SECRET,
     /** Where the embedded database and the made-up secret live; /tmp is all that can be written on Vercel. */
     dataDir: set.DATA_DIR ?? (set.VERCEL ? '/tmp/data' : '.data'),

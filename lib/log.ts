@@ -3,7 +3,7 @@
 const SECRET_NAME = /authorization|cookie|password|secret|token$|api[-_]?key/i
 // Each look-behind lets a run of characters be tried once only: strangers choose what stands in an address.
 const SECRET_VALUE =
-  /(?<![\w-])eyJ[\w-]+\.[\w-]+\.[\w-]+|\brt_[\w-]{20,}|\bBearer\s+\S+|(?<![\w.+-])[\w.+-]+(?:@|%40)[\w-]+\.[\w.-]+/g
+  /(?<![\w-])eyJ[\w-]+\.[\w-]+\.[\w-]+|\brt_[\w-]{20,}|\b[a-z][a-z0-9]{1,9}_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}\b|\b(?:sk_(?:test|live)|whsec)_[\w+/=-]+|\bBearer\s+\S+|(?<![\w.+-])[\w.+-]+(?:@|%40)[\w-]+\.[\w.-]+/g
 
 export type LogLevel = 'info' | 'warn' | 'error'
 

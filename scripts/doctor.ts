@@ -1,11 +1,13 @@
 // npm run doctor: checks the configuration and the environment, and says what is on, what is off and what it costs.
+import { createPublicKey } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { type ForkConfig, loadConfig } from '../lib/config.ts'
 import { nearest, placeholders } from '../lib/config-check.ts'
 import { ConfigError, type ConfigProblem, formatProblem } from '../lib/config-errors.ts'
 import { type Env, EnvError, parseEnv } from '../lib/env.ts'
-import { type Feature, features, notInForce, paymentsFeature } from '../lib/features.ts'
+import { clerkGaps, type Feature, features, notInForce, paymentsFeature } from '../lib/features.ts'
+import { clerkHosts, fixPolicy, policyWarnings } from './clerk-csp.ts'
 import { fix, fixBlocker, setupLines, webhookUrl } from './doctor-fix.ts'
 import {
   DEPOSIT_CENTS_MIN,
@@ -44,7 +46,8 @@ const FLAGS = {
 
 const USAGE = `Usage: npm run doctor [-- --json] [-- --fix [--url https://my.app]]
   --json  prints one JSON object
-  --fix   makes products and webhook at Polar where they are missing; needs POLAR_ACCESS_TOKEN
+  --fix   makes products and webhook at Polar where they are missing, with POLAR_ACCESS_TOKEN; in vercel.json, lets
+          the start page load the scripts of Clerk where auth.provider is "clerk", and nowhere else
   --url   where the site is, for the webhook; VERCEL_PROJECT_PRODUCTION_URL when left out`
 
 /** What a half-set pair lacks and can be got from here. */
@@ -64,7 +67,8 @@ export function findings(
     stage: 'development',
     forkOverrides: {},
   }
-  const config = readConfig({ ...basis, forkConfig: configPath ?? basis.forkConfig }, errors)
+  const settings = { ...basis, forkConfig: configPath ?? basis.forkConfig }
+  const config = readConfig(settings, errors)
   const margins = config ? productMargins(config) : []
   return {
     ok: errors.length === 0,
@@ -73,10 +77,13 @@ export function findings(
     margins,
     warnings: [
       ...(env ? environmentWarnings(env) : []),
-      ...(env && config ? [...adminWarnings(env, config), ...paymentWarnings(env, config)] : []),
+      ...(env && config
+        ? [...adminWarnings(env, config), ...clerkWarnings(env, config), ...paymentWarnings(env, config)]
+        : []),
       ...(config ? [...toolWarnings(config), ...modelWarnings(config, now), ...marginWarnings(margins)] : []),
+      ...(config ? policyWarnings(settings) : []),
     ],
-    notInForce: config ? notInForce(config) : [],
+    notInForce: config ? notInForce(config, env) : [],
   }
 }
 
@@ -102,8 +109,12 @@ function readConfig(settings: Parameters<typeof loadConfig>[0], errors: ConfigPr
   }
 }
 
-function environmentWarnings({ onVercel, databaseUrl, kv }: Env): string[] {
-  if (!onVercel) return []
+function environmentWarnings({ onVercel, databaseUrl, kv, resend, appOrigin }: Env): string[] {
+  if (!onVercel) {
+    return resend && !appOrigin
+      ? ['APP_URL is not set: links in mails follow the Host header of requests, which a proxy in front has to check.']
+      : []
+  }
   return [
     ...(databaseUrl
       ? []
@@ -119,6 +130,25 @@ function environmentWarnings({ onVercel, databaseUrl, kv }: Env): string[] {
 function adminWarnings({ admin }: Env, { auth }: ForkConfig): string[] {
   if (!admin || admin.password.length >= auth.passwordLengthMin) return []
   return [`ADMIN_PASSWORD is shorter than auth.passwordLengthMin (${auth.passwordLengthMin}).`]
+}
+
+function clerkWarnings(env: Env, config: ForkConfig): string[] {
+  const unread = Object.entries(env.clerk).some(([, value]) => value !== undefined) && config.auth.provider === 'local'
+  return [
+    ...clerkGaps(env, config).map(({ setting, meaning }) => `${setting} is not set: ${meaning}.`),
+    ...(env.clerk.jwtKey !== undefined && !isPublicKey(env.clerk.jwtKey)
+      ? ['CLERK_JWT_KEY is no public key in PEM form: every session token is refused. Copy it anew from the dashboard.']
+      : []),
+    ...(unread ? ['Variables of Clerk are set, but auth.provider is "local": they change nothing.'] : []),
+  ]
+}
+
+function isPublicKey(pem: string): boolean {
+  try {
+    return createPublicKey(pem).asymmetricKeyType === 'rsa'
+  } catch {
+    return false
+  }
 }
 
 function paymentWarnings(env: Env, config: ForkConfig): string[] {
@@ -173,7 +203,7 @@ function modelWarnings({ ai, tools }: ForkConfig, now: Date): string[] {
 
 /** The findings for a terminal. */
 function report(
-  { ok, errors, features, margins, warnings, notInForce, setup }: Findings & { setup?: PolarSetup },
+  { ok, errors, features, margins, warnings, notInForce, setup, wrote }: Findings & Fixed,
   knownSecret: string | undefined,
 ): string {
   const sections = [
@@ -185,6 +215,7 @@ function report(
     { title: 'margins when everything is used, after fees', lines: margins.map(marginLine) },
     { title: 'warnings', lines: warnings },
     { title: 'not in force in this version', lines: notInForce.map(({ path, reason }) => `${path}  ${reason}`) },
+    { title: 'files', lines: wrote ? [wrote] : [] },
     { title: 'at Polar', lines: setup ? setupLines(setup, knownSecret) : [] },
   ]
   const text = sections
@@ -216,7 +247,8 @@ async function run(args: string[], variables: Record<string, string | undefined>
   const made = fixed?.setup?.webhook?.secret
   const found = findings({ ...variables, ...(made !== undefined && { POLAR_WEBHOOK_SECRET: made }) })
   const errors = eachOnce([...(fixed?.errors ?? []), ...found.errors])
-  const complete = { ...found, ok: errors.length === 0, errors, ...(fixed?.setup && { setup: fixed.setup }) }
+  const { setup, wrote } = fixed ?? {}
+  const complete = { ...found, ok: errors.length === 0, errors, ...(setup && { setup }), ...(wrote && { wrote }) }
   const known = variables.POLAR_WEBHOOK_SECRET?.trim()
   console.log(flags.json ? JSON.stringify(complete, hiding(known), 2) : report(complete, known))
   return complete.ok ? 0 : 1
@@ -232,11 +264,18 @@ function hiding(known: string | undefined) {
   return (key: string, value: unknown) => (key === 'secret' && value === known ? undefined : value)
 }
 
-/** What --fix made at Polar, or why it could not. */
+interface Fixed {
+  /** What --fix found or made at Polar. */
+  setup?: PolarSetup
+  /** What it changed in a file of the project. */
+  wrote?: string
+}
+
+/** What --fix did, or why it could not. */
 async function fixings(
   variables: Record<string, string | undefined>,
   url: string | undefined,
-): Promise<{ setup?: PolarSetup; errors: ConfigProblem[] }> {
+): Promise<Fixed & { errors: ConfigProblem[] }> {
   const errors: ConfigProblem[] = []
   // The secret is what --fix is to find out, so here it may be missing.
   const secret = variables.POLAR_WEBHOOK_SECRET?.trim() || 'not known yet'
@@ -244,11 +283,15 @@ async function fixings(
   const settings = readEnv(env, errors)
   const config = settings && readConfig(settings, errors)
   if (!settings || !config) return { errors }
-  const problem = (message: string) => ({ errors: [{ source: 'polar', path: '', message }] })
+  const wrote = fixPolicy(settings)
+  const done = wrote === undefined ? {} : { wrote }
+  const problem = (message: string) => ({ ...done, errors: [{ source: 'polar', path: '', message }] })
   const blocker = fixBlocker(config, settings)
+  // Who came for the policy need not hear about Polar.
+  if (blocker !== undefined && (wrote !== undefined || clerkHosts(settings).length > 0)) return { ...done, errors }
   if (blocker !== undefined || !settings.polar) return problem(blocker ?? '')
   const result = await fix(config, settings.polar, webhookUrl(url, variables))
-  return 'error' in result ? problem(result.error) : { setup: result.setup, errors }
+  return 'error' in result ? problem(result.error) : { ...done, setup: result.setup, errors }
 }
 
 if (import.meta.main) process.exitCode = await run(process.argv.slice(2), process.env)
