@@ -12,7 +12,7 @@ export type RateLimitPolicy = 'generate' | 'signIn' | 'read'
 interface Requester {
   ip: string
   userId?: string | undefined
-  keyId?: string | undefined
+  key?: { id: string; requestsPerMinute: number | undefined } | undefined
 }
 
 interface Policy {
@@ -28,7 +28,8 @@ const POLICIES: Record<RateLimitPolicy, Policy> = {
     windows: [
       { name: 'generate-user', times: 1, identity: ({ userId }) => userId },
       { name: 'generate-ip', times: 6, identity: ({ ip }) => ip }, // A school or an office shares one address.
-      { name: 'generate-key', times: 1, identity: ({ keyId }) => keyId },
+      // A key with a limit of its own is counted by that one.
+      { name: 'generate-key', times: 1, identity: ({ key }) => (key?.requestsPerMinute ? undefined : key?.id) },
     ],
   },
   signIn: {
@@ -97,11 +98,17 @@ export function clientIp(request: Request): string {
 
 function windowsOf(policy: RateLimitPolicy, who: Requester): (SlidingWindow & { name: string })[] {
   const { perMinute } = config().limits[policy]
-  return POLICIES[policy].windows.flatMap(({ name, times, identity }) => {
+  const windows = POLICIES[policy].windows.flatMap(({ name, times, identity }) => {
     const id = identity(who)
-    if (id === undefined) return []
-    return [{ name, key: `${name}:${id}`, quota: perMinute * times, windowMs: WINDOW_SECONDS * 1000 }]
+    return id === undefined ? [] : [windowOf(name, id, perMinute * times)]
   })
+  // One window for all that the key does, whichever policy it comes under.
+  const { id, requestsPerMinute } = who.key ?? {}
+  return id && requestsPerMinute ? [...windows, windowOf('key', id, requestsPerMinute)] : windows
+}
+
+function windowOf(name: string, id: string, quota: number) {
+  return { name, key: `${name}:${id}`, quota, windowMs: WINDOW_SECONDS * 1000 }
 }
 
 /** The state of every window, or of none when the KV store is down and the policy lets requests pass. */

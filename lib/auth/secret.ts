@@ -1,11 +1,24 @@
-// The secret behind local sign-in, and the keys derived from it for each purpose.
+// The secret of this deployment, and the keys derived from it for each purpose.
 import { createHmac, createSecretKey, type KeyObject, randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { config } from '../config.ts'
 import { type Env, env } from '../env.ts'
 import { AppError } from '../http/errors.ts'
 
-type Purpose = 'access-token' | 'refresh-token' | 'trial' | 'sign-in-failures'
+type Purpose =
+  | 'access-token'
+  | 'refresh-token'
+  | 'trial'
+  | 'network'
+  | 'sign-in-failures'
+  | 'idempotency'
+  | 'audit-anchor'
+  | 'vault'
+
+const SECRET_BYTES = 32
+/** As many as base64url makes of the bytes. */
+const SECRET_CHARACTERS = 43
 
 const keys = new Map<Purpose, KeyObject>()
 
@@ -19,22 +32,28 @@ export function missingSecret({ authJwtSecret, databaseUrl, onVercel, stage }: E
 export function keyFor(purpose: Purpose): KeyObject {
   const known = keys.get(purpose)
   if (known) return known
-  const secret = env().authJwtSecret ?? secretOfThisMachine()
+  const { authJwtSecret, clerk } = env()
+  const secret =
+    authJwtSecret ?? (config().auth.provider === 'clerk' ? clerk.secretKey : undefined) ?? secretOfThisMachine()
   const key = createSecretKey(createHmac('sha256', secret).update(purpose).digest())
   keys.set(purpose, key)
   return key
 }
 
 /** Made once and kept beside the embedded database, so that a restart signs nobody out. */
-function secretOfThisMachine(): string {
+function secretOfThisMachine(): Buffer {
   const missing = missingSecret(env())
   if (missing) throw new AppError('FEATURE_DISABLED', 'Signing in is switched off.', { details: { reason: missing } })
   const file = join(env().dataDir, 'auth-secret')
   mkdirSync(env().dataDir, { recursive: true })
   try {
-    writeFileSync(file, randomBytes(32).toString('base64url'), { flag: 'wx', mode: 0o600 })
+    writeFileSync(file, randomBytes(SECRET_BYTES).toString('base64url'), { flag: 'wx', mode: 0o600 })
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
   }
-  return readFileSync(file, 'utf8')
+  const secret = readFileSync(file)
+  // A disk that was full when it was made would leave everybody the same one.
+  if (secret.length < SECRET_CHARACTERS)
+    throw new Error(`${file} is damaged. Remove it: everybody has to sign in again.`)
+  return secret
 }

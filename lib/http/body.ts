@@ -30,6 +30,9 @@ export function isJson(type: string): boolean {
 /** Parses a JSON body, which is an object everywhere in this API. Throws INVALID_JSON or VALIDATION_FAILED. */
 export function parseJson(bytes: Buffer): object {
   const value = parse(bytes)
+  // Every object has these, so that no schema sees them as unknown.
+  const inherited = Object.keys(value ?? {}).find((name) => name in Object.prototype)
+  if (inherited !== undefined) throw invalidField(inherited, 'Unknown field.')
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value
   throw invalidField('', 'The body must be a JSON object.')
 }

@@ -1,8 +1,8 @@
 // A table of routes becomes one Vercel function: matched, authenticated, limited, validated, answered, logged.
 import { createHash, randomUUID } from 'node:crypto'
 import type * as v from 'valibot'
-import { type Access, authenticate, type CallerFor } from '../auth/caller.ts'
-import { config } from '../config.ts'
+import { type Access, type Admission, authenticate, type CallerFor, type Spender } from '../auth/caller.ts'
+import { config, type ForkConfig } from '../config.ts'
 import { describeError, log } from '../log.ts'
 import { clientIp, countRequest, type RateLimitPolicy } from '../rate-limit.ts'
 import { isJson, mediaType, parseJson, readBytes, validate } from './body.ts'
@@ -32,11 +32,11 @@ export interface Context<A extends Access, B = undefined> {
   note(fields: Record<string, unknown>): void
 }
 
-interface RouteCommon<A extends Access, B> {
+interface RouteCommon<A extends Access, B> extends Admission {
   access: A
   limit?: RateLimitPolicy
-  /** Honour Idempotency-Key; needs a signed-in caller. */
-  idempotent?: boolean
+  /** Honour Idempotency-Key; needs a signed-in caller. 'sealed': the answer is a secret, and is kept encrypted. */
+  idempotent?: boolean | 'sealed'
   bodyBytesMax?: number
   /** Returns a plain value (200, JSON), a Response, or Events. */
   handle(context: Context<A, B>): unknown
@@ -62,9 +62,14 @@ export function route(declared: unknown): Route {
  * Turns a table of routes (`'GET /api/things/:id': route({…})`) into a `{ fetch }` function. Literal paths go before
  * parameters. Every failure leaves as `{ error: { code, message, details, timestamp, requestId } }`.
  */
-export function endpoint(routes: RouteTable) {
+export function endpoint(routes: RouteTable, options: EndpointOptions = {}) {
   const table = compile(routes)
-  return { routes, fetch: (request: Request) => serve(table, request) }
+  return { routes, ...options, fetch: (request: Request) => serve(table, request, options) }
+}
+
+interface EndpointOptions {
+  /** There is nothing at these addresses under another provider of identities. */
+  authProvider?: ForkConfig['auth']['provider']
 }
 
 interface Row {
@@ -82,7 +87,7 @@ function compile(routes: RouteTable): Row[] {
   })
 }
 
-async function serve(table: Row[], request: Request): Promise<Response> {
+async function serve(table: Row[], request: Request, options: EndpointOptions): Promise<Response> {
   const startedAt = performance.now()
   const requestId = requestIdOf(request)
   const notes: Record<string, unknown> = {}
@@ -118,13 +123,17 @@ async function serve(table: Row[], request: Request): Promise<Response> {
     return response
   }
   try {
-    const reply = await answer(table, request, progress)
+    const reply = await answer(offered(table, options), request, progress)
     if (reply.streaming) void reply.streaming.then((failed) => failed || report(reply.response.status))
     else report(reply.response.status)
     return finish(reply.response)
   } catch (error) {
     return finish(fail(error))
   }
+}
+
+function offered(table: Row[], { authProvider }: EndpointOptions): Row[] {
+  return authProvider === undefined || authProvider === config().auth.provider ? table : []
 }
 
 interface Progress {
@@ -153,15 +162,17 @@ async function answer(table: Row[], request: Request, progress: Progress): Promi
   notes.route = `${row.method} ${row.path}`
 
   const ip = clientIp(request)
-  const caller = await authenticate(request, row.route.access)
+  const caller = await authenticate(request, row.route, ip)
+  if (caller?.key) notes.apiKey = caller.key.id
   if (caller) notes.user = createHash('sha256').update(caller.userId).digest('hex').slice(0, 12)
-  if (row.route.limit) await countAgainst(row.route.limit, ip, caller?.userId, extraHeaders)
+  if (row.route.limit) await countAgainst(row.route.limit, ip, caller, extraHeaders)
 
   const { bytes, body } = await readBody(row.route, request)
   const key = row.route.idempotent ? idempotencyKey(request) : undefined
   let claim: Claim | undefined
   if (key !== undefined && caller) {
-    const claimed = await claimKey(caller, scopeOf(row, url), key, fingerprintOf(request, bytes))
+    const sealed = row.route.idempotent === 'sealed'
+    const claimed = await claimKey(caller, scopeOf(row, url), key, fingerprintOf(request, bytes), { sealed })
     if ('replay' in claimed) return { response: replayAs(request, claimed.replay) }
     claim = claimed.claim
   }
@@ -175,10 +186,10 @@ async function answer(table: Row[], request: Request, progress: Progress): Promi
 async function countAgainst(
   policy: RateLimitPolicy,
   ip: string,
-  userId: string | undefined,
+  caller: Spender | undefined,
   extraHeaders: Record<string, string>,
 ) {
-  const counted = await countRequest(policy, { ip, ...(userId !== undefined && { userId }) })
+  const counted = await countRequest(policy, { ip, userId: caller?.userId, key: caller?.key })
   Object.assign(extraHeaders, counted.headers)
   if (counted.allowed) return
   const { retryAfterSeconds } = counted

@@ -20,7 +20,15 @@ const EXPOSED_HEADERS = [
   'x-balance-trial-generations',
 ]
 
-const ALLOWED_HEADERS = ['authorization', 'content-type', 'accept', 'idempotency-key', 'x-request-id', 'if-none-match']
+const ALLOWED_HEADERS = [
+  'authorization',
+  'x-api-key',
+  'content-type',
+  'accept',
+  'idempotency-key',
+  'x-request-id',
+  'if-none-match',
+]
 
 /** Adds what every reply carries; headers the handler set itself stay. */
 export function addCommonHeaders(

@@ -1,11 +1,14 @@
 // Idempotency-Key: one run per key and caller, its first answer replayed, a crashed run taken over.
 // After draft-ietf-httpapi-idempotency-key-header-07 and Stripe's practice.
 import { createHash } from 'node:crypto'
-import { sql } from 'kysely'
+import { sql, type Transaction } from 'kysely'
 import { db } from '../../db/client.ts'
+import type { Database } from '../../db/schema.ts'
 import { refusalOf } from '../auth/account-state.ts'
+import { keyFor } from '../auth/secret.ts'
 import { config } from '../config.ts'
 import { describeError, log } from '../log.ts'
+import { decrypt, encrypt, type Place } from '../vault.ts'
 import { AppError } from './errors.ts'
 
 const KEEP = '24 hours'
@@ -18,6 +21,8 @@ export interface Claim {
   id: string
   attempt: number
   holdId: string
+  /** Whether the answer is a secret, and is kept encrypted. */
+  sealed: boolean
 }
 
 interface Claimant {
@@ -42,6 +47,7 @@ export async function claimKey(
   scope: string,
   key: string,
   fingerprint: string,
+  { sealed = false }: { sealed?: boolean } = {},
 ): Promise<{ claim: Claim } | { replay: Response }> {
   const lockMs = config().ai.deadlineMs + LOCK_MARGIN_MS
   const { rows } = await sql<ClaimRow>`
@@ -52,31 +58,39 @@ export async function claimKey(
   if (!row) throw new Error('idempotency_claim answered nothing.')
   switch (row.outcome) {
     case 'run':
-      return { claim: { id: row.id, attempt: row.attempt, holdId: `${row.id}:${row.attempt}` } }
+      return { claim: { id: row.id, attempt: row.attempt, holdId: `${row.id}:${row.attempt}`, sealed } }
     case 'replay':
       return {
-        replay: new Response(Buffer.from(row.body ?? []), {
+        replay: new Response(sealed ? unseal(row) : Buffer.from(row.body ?? []), {
           status: row.status ?? 200,
           headers: { ...row.headers, 'idempotent-replayed': 'true' },
         }),
       }
     case 'gone':
-      throw new AppError(
-        'CONFLICT',
-        'This Idempotency-Key was used before and its answer is no longer kept. It was not run again.',
-        {
-          details: { receipt: row.receipt },
-        },
-      )
+      throw gone(row)
     case 'in_progress':
-      throw new AppError('IDEMPOTENCY_IN_PROGRESS', 'A request with this Idempotency-Key is still running.', {
-        headers: { 'retry-after': '1' },
-      })
+      throw inProgress()
     case 'reused':
       throw new AppError('IDEMPOTENCY_KEY_REUSED', 'This Idempotency-Key was used with another request.')
     default:
       throw refusalOf(row.outcome)
   }
+}
+
+/** Puts what a run did on record, in its own transaction: after that the key never runs again, even if the answer is lost. */
+export async function keepReceipt(
+  trx: Transaction<Database>,
+  claim: Claim,
+  facts: Record<string, unknown>,
+): Promise<void> {
+  const { numUpdatedRows } = await trx
+    .updateTable('idempotency_keys')
+    .set({ receipt: JSON.stringify(facts) })
+    .where('id', '=', claim.id)
+    .where('attempt', '=', claim.attempt)
+    .executeTakeFirst()
+  // A later run has taken over from this one, and this transaction must leave nothing.
+  if (numUpdatedRows === 0n) throw inProgress()
 }
 
 /**
@@ -97,7 +111,7 @@ export async function keepAnswer(claim: Claim, response: Response): Promise<Resp
         ...(!again && {
           status,
           headers: JSON.stringify(headers),
-          body,
+          body: claim.sealed ? encrypt(keyFor('idempotency'), body, bodyOf(claim)) : body,
           body_expires_at: sql<Date>`now() + ${keep}::interval`,
         }),
       })
@@ -123,6 +137,33 @@ export function fingerprintOf(request: Request, body: Buffer): string {
     start = end + boundary.length
   }
   return hash.update(body.subarray(start)).digest('hex')
+}
+
+/** An answer that cannot be read any more, because the secret of this deployment has changed, is one that is no longer kept. */
+function unseal(row: ClaimRow): Buffer {
+  try {
+    return decrypt(keyFor('idempotency'), row.body ?? Buffer.alloc(0), bodyOf(row))
+  } catch (cause) {
+    throw gone(row, cause)
+  }
+}
+
+function bodyOf({ id }: { id: string }): Place {
+  return { table: 'idempotency_keys', row: id, column: 'body' }
+}
+
+function gone({ receipt }: ClaimRow, cause?: unknown): AppError {
+  return new AppError(
+    'CONFLICT',
+    'This Idempotency-Key was used before and its answer is no longer kept. It was not run again.',
+    { details: { receipt }, cause },
+  )
+}
+
+function inProgress(): AppError {
+  return new AppError('IDEMPOTENCY_IN_PROGRESS', 'A request with this Idempotency-Key is still running.', {
+    headers: { 'retry-after': '1' },
+  })
 }
 
 interface ClaimRow {
