@@ -24,6 +24,7 @@ interface Order {
 export default endpoint({
   'POST /api/process-image': route({
     access: 'spender',
+    scope: 'generate',
     limit: 'generate',
     idempotent: true,
     bodyBytesMax: BODY_BYTES_MAX,

@@ -26,7 +26,7 @@ export async function listUsage(
       'response_status',
       'duration_ms',
     ])
-    .select(['provider', 'model', 'error_code', 'request_id'])
+    .select(['provider', 'model', 'error_code', 'request_id', 'api_key_id'])
     .orderBy('timestamp', 'desc')
     .orderBy('usage_logs.id', 'desc')
     .limit(filter.limit + 1)

@@ -13,6 +13,10 @@ export type Reservation =
   /** `trial`: one trial generation is held instead of tokens. */
   | { outcome: 'held'; trial: boolean; balance: Balance }
   | { outcome: 'insufficient'; balance: Balance }
+  /** The API key that asks would spend more than it may, where the balance would do. */
+  | { outcome: 'over_budget'; balance: Balance; tokenBudget: number; tokensUsed: number }
+  /** The API key that asks was revoked, or has expired. */
+  | { outcome: 'key_ended' }
   /** The account may not act: what account_state said of it. */
   | { outcome: 'refused'; state: string }
 
@@ -39,15 +43,27 @@ export interface Closing {
 
 /**
  * Holds a price: a trial generation if one is left, else tokens, soonest-expiring first. Begins the plan's period and
- * gives back orphaned holds first where needed. The hold returns by itself after `ttlMs`. Throws if `holdId` was used before.
+ * gives back orphaned holds first where needed. The hold returns by itself after `ttlMs`. With `keyId`, tokens are also taken
+ * from the budget of that API key, and come back to it with the hold. Throws if `holdId` was used before.
  */
 export async function reserve(
   db: Kysely<Database>,
-  hold: { id: string; userId: string; sessionId: string; tokens: number; ttlMs: number },
+  hold: {
+    id: string
+    userId: string
+    sessionId: string | undefined
+    keyId?: string | undefined
+    tokens: number
+    ttlMs: number
+  },
 ): Promise<Reservation> {
-  const { rows } = await sql<{ status: string; unit: string } & BalanceColumns>`
-    select * from ledger_reserve(${hold.userId}, ${hold.sessionId}, ${hold.id}, ${hold.tokens},
-      make_interval(secs => ${hold.ttlMs / 1000}), ${allowances()})
+  const price = sql`${hold.id}, ${hold.tokens}, make_interval(secs => ${hold.ttlMs / 1000}), ${allowances()}`
+  const { rows } = await sql<{ status: string; unit: string } & BalanceColumns & KeyColumns>`
+    select * from ${
+      hold.keyId === undefined
+        ? sql`ledger_reserve(${hold.userId}, ${hold.sessionId ?? null}, ${price})`
+        : sql`api_key_reserve(${hold.keyId}, ${hold.userId}, ${price})`
+    }
   `.execute(db)
   const row = only(rows)
   switch (row.status) {
@@ -55,6 +71,15 @@ export async function reserve(
       return { outcome: 'held', trial: row.unit === 'generation', balance: balanceOf(row) }
     case 'insufficient':
       return { outcome: 'insufficient', balance: balanceOf(row) }
+    case 'key_budget':
+      return {
+        outcome: 'over_budget',
+        balance: balanceOf(row),
+        tokenBudget: row.token_budget,
+        tokensUsed: row.tokens_used,
+      }
+    case 'key_ended':
+      return { outcome: 'key_ended' }
     case 'replay':
     case 'conflict':
       throw new Error(`Hold ${hold.id} exists already.`)
@@ -95,10 +120,11 @@ async function close(
     with closed as (select * from ledger_close(${holdId}, null, ${state})),
     logged as (
       insert into usage_logs (user_id, tool_id, tokens_used, request_id, response_status, duration_ms, trial, provider, model,
-          cost_micro_usd, error_code)
+          cost_micro_usd, error_code, api_key_id)
         select ${usage.userId}, ${usage.toolId}, case when status = 'ok' and unit = 'token' then spent else 0 end,
           ${usage.requestId}, ${usage.status}, ${usage.durationMs}, unit = 'generation', ${usage.provider ?? null},
-          ${usage.model ?? null}, ${usage.costMicroUsd}, ${usage.errorCode ?? null}
+          ${usage.model ?? null}, ${usage.costMicroUsd}, ${usage.errorCode ?? null},
+          (select h.api_key_id from ledger_hold h where h.id = ${holdId})
         from closed where status = 'ok' or (status = 'conflict' and ${state} = 'voided')
     )${more}
     select * from closed
@@ -113,10 +139,22 @@ async function close(
   }
 }
 
-/** Opens a new user's account inside the transaction that makes the user: the free plan, and the trial once per `person`. */
-export async function openAccount(db: Kysely<Database>, userId: string, person: string): Promise<void> {
+/** Opens a new user's account inside the transaction that makes the user: the free plan, and the trial once per `person`; without one, none. */
+export async function openAccount(db: Kysely<Database>, userId: string, person: string | undefined): Promise<void> {
+  const generations = person === undefined ? 0 : config().trial.generations
+  await sql`select ledger_open(${userId}, ${allowances()}, ${generations}, ${trialSource(person ?? '')})`.execute(db)
+}
+
+/** Gives the trial to an account that was opened without it, once per `person`. */
+export async function giveTrial(db: Kysely<Database>, userId: string, person: string): Promise<void> {
   const { generations } = config().trial
-  await sql`select ledger_open(${userId}, ${allowances()}, ${generations}, ${`trial:${person}`})`.execute(db)
+  if (generations === 0) return
+  await sql`select ledger_credit(${userId}, 'trial', ${generations}, ${trialSource(person)}, null)`.execute(db)
+}
+
+/** The source of a person's trial, which stays in the ledger for ever. */
+export function trialSource(person: string): string {
+  return `trial:${person}`
 }
 
 /**
@@ -147,6 +185,22 @@ export async function takeBack(
     status: 'ok' | 'unknown'
   }>`select * from ledger_take_back(${source}, ${tokens})`.execute(db)
   return only(rows).status === 'ok'
+}
+
+/**
+ * Takes back tokens that were given and not bought, as many as are left and no more; returns how many. Once per `ref`, which
+ * answers again what was taken.
+ */
+export async function revoke(
+  db: Kysely<Database>,
+  { userId, tokens, ref }: { userId: string; tokens: number; ref: string },
+): Promise<{ outcome: 'taken' | 'replay'; tokens: number }> {
+  const { rows } = await sql<{ status: 'ok' | 'replay' | 'unknown'; taken: number }>`
+    select * from ledger_revoke(${userId}, ${tokens}, ${ref})
+  `.execute(db)
+  const { status, taken } = only(rows)
+  if (status === 'unknown') throw new Error(`User ${userId} has no account.`)
+  return { outcome: status === 'ok' ? 'taken' : 'replay', tokens: taken }
 }
 
 /** Puts the plan in force that the user's orders and subscriptions entitle to now. */
@@ -211,6 +265,11 @@ function allowances(): string {
 interface BalanceColumns {
   trial_generations: number
   tokens: number
+}
+
+interface KeyColumns {
+  token_budget: number
+  tokens_used: number
 }
 
 interface StatementColumns extends BalanceColumns {

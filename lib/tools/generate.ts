@@ -8,7 +8,7 @@ import { refusalOf } from '../auth/account-state.ts'
 import type { Spender } from '../auth/caller.ts'
 import { config } from '../config.ts'
 import { AppError } from '../http/errors.ts'
-import { type Closing, release, reserve, settle, type UsageRecord } from '../ledger/ledger.ts'
+import { type Closing, type Reservation, release, reserve, settle, type UsageRecord } from '../ledger/ledger.ts'
 import { describeError, log } from '../log.ts'
 import { priceOf, type Tool, toolId } from './catalogue.ts'
 
@@ -102,18 +102,35 @@ function refuseWithoutProvider(order: string[], image: SourceImage): void {
 
 async function hold(job: Job, tokens: number): Promise<string> {
   const id = job.claim?.holdId ?? randomUUID()
-  const { userId, sessionId } = job.caller
+  const { userId, sessionId, key } = job.caller
   const reservation = await reserve(db(), {
     id,
     userId,
     sessionId,
+    keyId: key?.id,
     tokens,
     ttlMs: config().ai.deadlineMs + SETTLE_MARGIN_MS,
   })
   if (reservation.outcome === 'held') return id
-  if (reservation.outcome === 'refused') throw refusalOf(reservation.state)
+  throw refusalOfReservation(reservation, tokens)
+}
+
+function refusalOfReservation(reservation: Exclude<Reservation, { outcome: 'held' }>, tokens: number): AppError {
+  if (reservation.outcome === 'refused') return refusalOf(reservation.state)
+  if (reservation.outcome === 'key_ended') return new AppError('UNAUTHENTICATED', 'This API key has ended.')
   const { balance } = reservation
-  throw new AppError('INSUFFICIENT_TOKENS', `This needs ${tokens} tokens; ${balance.tokens} are left.`, {
+  if (reservation.outcome === 'over_budget') {
+    const { tokenBudget, tokensUsed } = reservation
+    const left = tokenBudget - tokensUsed
+    return new AppError(
+      'INSUFFICIENT_TOKENS',
+      `This needs ${tokens} tokens; the budget of this API key has ${left} left.`,
+      {
+        details: { required: tokens, balance: balance.tokens, apiKey: { tokenBudget, tokensUsed } },
+      },
+    )
+  }
+  return new AppError('INSUFFICIENT_TOKENS', `This needs ${tokens} tokens; ${balance.tokens} are left.`, {
     details: {
       required: tokens,
       balance: balance.tokens,
