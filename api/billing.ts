@@ -1,6 +1,7 @@
 // What the caller has, what is for sale, and the way to buy it.
 import * as v from 'valibot'
 import { db } from '../db/client.ts'
+import { actorOf, recordAudit } from '../lib/audit.ts'
 import { analyse } from '../lib/billing/analytics.ts'
 import { openCheckout, syncCheckout, type Wish } from '../lib/billing/checkout.ts'
 import { HistoryCsvQuery, HistoryQuery, historyCsv, listHistory } from '../lib/billing/history.ts'
@@ -37,11 +38,17 @@ const returnOnly = {
 const PolarId = v.pipe(v.string(), v.uuid())
 
 export default endpoint({
-  'GET /api/billing/status': route({ access: 'user', limit: 'read', handle: ({ caller }) => statusOf(caller.userId) }),
+  'GET /api/billing/status': route({
+    access: 'user',
+    scope: 'read',
+    limit: 'read',
+    handle: ({ caller }) => statusOf(caller.userId),
+  }),
   'GET /api/billing/catalogue': route({ access: 'public', limit: 'read', handle: catalogue }),
   'POST /api/billing/checkout': route({
     access: 'user',
     limit: 'read',
+    personal: true,
     idempotent: true,
     body: CheckoutWish,
     handle: checkout,
@@ -50,6 +57,7 @@ export default endpoint({
   'POST /api/billing/upgrade': route({
     access: 'user',
     limit: 'read',
+    personal: true,
     idempotent: true,
     body: PlanWish,
     handle: upgrade,
@@ -57,17 +65,19 @@ export default endpoint({
   'POST /api/billing/cancel': route({
     access: 'user',
     limit: 'read',
-    handle: ({ caller }) => cancelled(caller.userId, true),
+    personal: true,
+    handle: (context) => cancelled(context, true),
   }),
   'POST /api/billing/resume': route({
     access: 'user',
     limit: 'read',
-    handle: ({ caller }) => cancelled(caller.userId, false),
+    personal: true,
+    handle: (context) => cancelled(context, false),
   }),
-  'POST /api/billing/portal': route({ access: 'user', limit: 'read', ...returnOnly, handle: portal }),
-  'GET /api/billing/history': route({ access: 'user', limit: 'read', handle: history }),
-  'GET /api/billing/analytics': route({ access: 'user', limit: 'read', handle: analytics }),
-  'GET /api/billing/invoices/:orderId': route({ access: 'user', limit: 'read', handle: invoice }),
+  'POST /api/billing/portal': route({ access: 'user', personal: true, limit: 'read', ...returnOnly, handle: portal }),
+  'GET /api/billing/history': route({ access: 'user', scope: 'read', limit: 'read', handle: history }),
+  'GET /api/billing/analytics': route({ access: 'user', scope: 'read', limit: 'read', handle: analytics }),
+  'GET /api/billing/invoices/:orderId': route({ access: 'user', scope: 'read', limit: 'read', handle: invoice }),
 })
 
 async function statusOf(userId: string) {
@@ -100,9 +110,12 @@ function catalogue() {
   return { plans, payments, tools, trial }
 }
 
-async function checkout({ caller, body, url }: Context<'user', v.InferOutput<typeof CheckoutWish>>) {
+async function checkout(context: Context<'user', v.InferOutput<typeof CheckoutWish>>) {
   requirePayments()
-  const opened = await openCheckout(caller.userId, wishOf(body), returnUrlOf(body, url))
+  const { caller, body, url } = context
+  const wish = wishOf(body)
+  const opened = await openCheckout(caller.userId, wish, returnUrlOf(body, url))
+  await recordPurchase(context, 'checkout.open', { ...wish, checkoutId: opened.checkoutId })
   return Response.json(opened, { status: 201 })
 }
 
@@ -133,16 +146,26 @@ async function sync({ caller, params }: Context<'user'>) {
   return { checkoutId: params.id, status, plan, balance }
 }
 
-async function upgrade({ caller, body, url }: Context<'user', v.InferOutput<typeof PlanWish>>) {
+async function upgrade(context: Context<'user', v.InferOutput<typeof PlanWish>>) {
   requirePayments()
+  const { caller, body, url } = context
   const opened = await changePlan(caller.userId, body.plan, returnUrlOf(body, url))
+  await recordPurchase(context, 'plan.change', { plan: body.plan, checkoutId: opened?.checkoutId })
   return opened ? Response.json(opened, { status: 201 }) : await statusOf(caller.userId)
 }
 
-async function cancelled(userId: string, cancel: boolean) {
+async function cancelled(context: Context<'user'>, cancel: boolean) {
   requirePayments()
+  const { userId } = context.caller
   await setCancellation(userId, cancel)
+  await recordPurchase(context, cancel ? 'plan.cancel' : 'plan.resume', {})
   return await statusOf(userId)
+}
+
+/** Recorded once Polar has done it: what Polar does has no part in our transactions. */
+async function recordPurchase(context: Context<'user', unknown>, action: string, details: Record<string, unknown>) {
+  const target = { type: 'user', id: context.caller.userId }
+  await recordAudit(db(), { ...actorOf(context, 'user'), action, target, details })
 }
 
 async function portal({ caller, body, url }: Context<'user', v.InferOutput<typeof Return>>) {

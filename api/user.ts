@@ -2,6 +2,10 @@
 import { sql } from 'kysely'
 import * as v from 'valibot'
 import { db } from '../db/client.ts'
+import { actorOf, recordAudit } from '../lib/audit.ts'
+import { closeAccount } from '../lib/auth/deletion.ts'
+import { exportOf } from '../lib/auth/export.ts'
+import { requireKnownPreferences } from '../lib/auth/preferences.ts'
 import { profileOf } from '../lib/auth/profile.ts'
 import { invalidField, validate } from '../lib/http/body.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
@@ -36,26 +40,61 @@ const UsageQuery = v.strictObject({
 })
 
 export default endpoint({
-  'GET /api/user/profile': route({ access: 'user', limit: 'read', handle: ({ caller }) => profileOf(caller.userId) }),
+  'GET /api/user/profile': route({
+    access: 'user',
+    scope: 'read',
+    limit: 'read',
+    handle: ({ caller }) => profileOf(caller.userId),
+  }),
   'PUT /api/user/profile': route({ access: 'user', limit: 'read', body: ProfileChange, handle: changeProfile }),
-  'GET /api/user/usage': route({ access: 'user', limit: 'read', handle: usage }),
-  'GET /api/user/usage/summary': route({ access: 'user', limit: 'read', handle: usageSummary }),
+  'DELETE /api/user/profile': route({
+    access: 'user',
+    personal: true,
+    limit: 'read',
+    handle: (context) => closeAccount(context.caller.userId, actorOf(context, 'user')),
+  }),
+  'GET /api/user/export': route({ access: 'user', personal: true, limit: 'read', handle: exportAll }),
+  'GET /api/user/usage': route({ access: 'user', scope: 'read', limit: 'read', handle: usage }),
+  'GET /api/user/usage/summary': route({ access: 'user', scope: 'read', limit: 'read', handle: usageSummary }),
 })
 
-/** Given preferences are merged into the kept ones; null removes one. */
-async function changeProfile({ caller, body }: Context<'user', v.InferOutput<typeof ProfileChange>>) {
-  const { name, preferences } = body
-  const merged = sql<string>`jsonb_strip_nulls(preferences || ${JSON.stringify(preferences ?? {})}::jsonb)`
-  const { numUpdatedRows } = await db()
-    .updateTable('users')
-    .set({ ...(name !== undefined && { name }), preferences: merged })
-    .where('id', '=', caller.userId)
-    .where(sql<boolean>`octet_length(${merged}::text) <= ${PREFERENCES_BYTES_MAX}`)
-    .executeTakeFirst()
-  if (numUpdatedRows === 0n) {
-    throw invalidField('preferences', `All preferences together take more than ${PREFERENCES_BYTES_MAX} bytes.`)
-  }
-  return await profileOf(caller.userId)
+/** Given preferences are merged into the kept ones; null removes one. The audit log keeps which fields were set, not to what. */
+async function changeProfile(context: Context<'user', v.InferOutput<typeof ProfileChange>>) {
+  const { userId } = context.caller
+  const { name, preferences = {} } = context.body
+  requireKnownPreferences(preferences)
+  const fields = [
+    ...(name === undefined ? [] : ['name']),
+    ...Object.keys(preferences).map((key) => `preferences.${key}`),
+  ]
+  if (fields.length === 0) return await profileOf(userId)
+  const merged = sql<string>`jsonb_strip_nulls(preferences || ${JSON.stringify(preferences)}::jsonb)`
+  await db()
+    .transaction()
+    .execute(async (trx) => {
+      const { numUpdatedRows } = await trx
+        .updateTable('users')
+        .set({ ...(name !== undefined && { name }), preferences: merged })
+        .where('id', '=', userId)
+        .where(sql<boolean>`octet_length(${merged}::text) <= ${PREFERENCES_BYTES_MAX}`)
+        .executeTakeFirst()
+      if (numUpdatedRows === 0n) {
+        throw invalidField('preferences', `All preferences together take more than ${PREFERENCES_BYTES_MAX} bytes.`)
+      }
+      const target = { type: 'user', id: userId }
+      await recordAudit(trx, { ...actorOf(context, 'user'), action: 'user.profile', target, details: { fields } })
+    })
+  return await profileOf(userId)
+}
+
+async function exportAll({ caller }: Context<'user'>) {
+  return new Response(await exportOf(db(), caller.userId), {
+    headers: {
+      'content-type': 'application/json; charset=utf-8',
+      'content-disposition': 'attachment; filename="export.json"',
+      'cache-control': 'no-store',
+    },
+  })
 }
 
 async function usage({ caller, url }: Context<'user'>) {
@@ -73,6 +112,7 @@ async function usage({ caller, url }: Context<'user'>) {
     durationMs: row.duration_ms,
     errorCode: row.error_code,
     requestId: row.request_id,
+    apiKeyId: row.api_key_id,
   }))
   const hasMore = rows.length > limit
   return { data, page: { nextCursor: hasMore ? data.at(-1)?.id : null, hasMore } }

@@ -11,7 +11,7 @@ import { isPaidPlan, type PaidPlan } from './products.ts'
 import { takeOver } from './take-over.ts'
 
 /** Polar's statuses of a subscription that it goes on charging for. */
-const LIVING = ['active', 'trialing', 'past_due']
+export const LIVING = ['active', 'trialing', 'past_due']
 const RECENT_ORDERS = 10
 const SUBSCRIPTIONS_MAX = 20
 const INVOICE_POLLS = 5
@@ -58,6 +58,12 @@ export async function setCancellation(userId: string, cancel: boolean): Promise<
     throw new AppError('CONFLICT', cancel ? 'Your plan is cancelled already.' : 'Your plan is not cancelled.')
   }
   for (const { id } of concerned) await updateSubscription(id, { cancel_at_period_end: cancel })
+}
+
+/** Whether Polar goes on charging the user when a period ends, as far as is known here. */
+export async function isCharged(userId: string): Promise<boolean> {
+  const living = await livingSubscriptions(userId)
+  return living.some(({ cancel_at_period_end }) => !cancel_at_period_end)
 }
 
 /** A link, good for an hour, to the user's purchases at Polar. CONFLICT when their address belongs to another customer there. */

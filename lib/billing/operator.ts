@@ -2,7 +2,7 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import * as v from 'valibot'
 import type { Database } from '../../db/schema.ts'
-import { type AuditEvent, recordAudit } from '../audit.ts'
+import { type Actor, recordAudit } from '../audit.ts'
 import { invalidField } from '../http/body.ts'
 import { AppError } from '../http/errors.ts'
 import { assignOrder } from './orders.ts'
@@ -20,9 +20,6 @@ export const OrdersQuery = v.strictObject({
   limit: PageLimit,
   cursor: v.optional(Cursor),
 })
-
-/** Who does something and why, as the audit log takes it. */
-export type Actor = Pick<AuditEvent, 'actor' | 'reason' | 'ip' | 'userAgent' | 'requestId'>
 
 /** Every order that is known, the newest first. `problem: true` gives those that wait for an admin. */
 export async function listOrders(
@@ -73,6 +70,8 @@ export async function assignWaitingOrder(
       ...by,
       action: 'order.assign',
       target: { type: 'order', id: orderId.slice(0, 80) },
+      before: { userId: order.user_id, problem: order.problem },
+      after: { userId, problem: null },
       details: { orderId, userId, problem: order.problem, tokens, claimId },
     })
   }

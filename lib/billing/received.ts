@@ -2,10 +2,10 @@
 import { type Kysely, sql } from 'kysely'
 import * as v from 'valibot'
 import type { Database } from '../../db/schema.ts'
+import type { Actor } from '../audit.ts'
 import { recordAudit } from '../audit.ts'
 import { AppError } from '../http/errors.ts'
 import { replayEvent } from './inbox.ts'
-import type { Actor } from './operator.ts'
 import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from './paging.ts'
 
 export const WebhooksQuery = v.strictObject({

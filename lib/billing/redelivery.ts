@@ -2,9 +2,9 @@
 import type { models, Polar } from '@polar-sh/sdk/2026-10'
 import type { Kysely } from 'kysely'
 import type { Database } from '../../db/schema.ts'
+import type { Actor } from '../audit.ts'
 import { recordAudit } from '../audit.ts'
 import { AppError } from '../http/errors.ts'
-import type { Actor } from './operator.ts'
 import { askPolar, ownEndpoints, refusedStatus, WEBHOOK_PATH } from './polar.ts'
 
 const EVENTS_MAX = 100
