@@ -1,19 +1,16 @@
-// Accounts of local sign-in: register, sign in, change the password, and the seeded admin.
-import { createHmac } from 'node:crypto'
+// Accounts of local sign-in: register, change the password, and the seeded admin.
 import { type Kysely, sql } from 'kysely'
 import { db } from '../../db/client.ts'
 import type { Database } from '../../db/schema.ts'
 import { recordAudit } from '../audit.ts'
 import { env } from '../env.ts'
 import { AppError } from '../http/errors.ts'
-import { openAccount } from '../ledger/ledger.ts'
 import { refusalOf } from './account-state.ts'
-import { hashPassword, requireGoodPassword, verifyPassword } from './passwords.ts'
-import { keyFor } from './secret.ts'
-import { beginSession, type Origin, revokeOtherSessions, type Session } from './sessions.ts'
-import { countTry, forgetFailures } from './throttle.ts'
-
-export type RequestOrigin = Origin & { requestId: string }
+import { confirmPassword } from './confirm.ts'
+import { endTokens } from './email-tokens.ts'
+import { createUser } from './new-user.ts'
+import { hashPassword, requireGoodPassword } from './passwords.ts'
+import { beginSession, type RequestOrigin, revokeOtherSessions, type Session } from './sessions.ts'
 
 /** Makes a user with the free plan and the trial, signed in. Throws EMAIL_TAKEN, VALIDATION_FAILED. */
 export async function register(
@@ -27,7 +24,7 @@ export async function register(
     return await db()
       .transaction()
       .execute(async (trx) => {
-        const userId = await createUser(trx, { ...person, passwordHash, role: 'user' })
+        const userId = await createUser(trx, { ...person, passwordHash, role: 'user', ip: origin.ip })
         await recordAudit(trx, {
           actor: { type: 'user', id: userId },
           action: 'user.register',
@@ -41,49 +38,28 @@ export async function register(
   }
 }
 
-/** Signs in. Wrong password and unknown e-mail give one answer in one time; guessing is slowed down. */
-export async function signIn(
-  { email, password }: { email: string; password: string },
-  origin: RequestOrigin,
-): Promise<Session> {
-  await countTry(db(), email)
-  const user = await db()
-    .selectFrom('users')
-    .select(['id', 'password_hash'])
-    .where('email', '=', email)
-    .where('status', '!=', 'deleted')
-    .executeTakeFirst()
-  if (!(await verifyPassword(password, user?.password_hash)) || !user) {
-    throw new AppError('UNAUTHENTICATED', 'The e-mail address or the password is wrong.')
-  }
-  await forgetFailures(db(), email)
-  await requireActive(db(), user.id)
-  return await beginSession(db(), user.id, origin)
-}
-
 /** Changes the password and ends every other session. Throws FORBIDDEN when the current one is wrong. */
 export async function changePassword(
-  { userId, sessionId }: { userId: string; sessionId: string },
+  { userId, sessionId }: { userId: string; sessionId: string | undefined },
   { currentPassword, newPassword }: { currentPassword: string; newPassword: string },
   origin: RequestOrigin,
 ): Promise<void> {
-  const user = await db()
-    .selectFrom('users')
-    .select(['name', 'email', 'password_hash'])
-    .where('id', '=', userId)
-    .executeTakeFirstOrThrow()
-  await countTry(db(), user.email)
-  if (!(await verifyPassword(currentPassword, user.password_hash))) {
-    throw new AppError('FORBIDDEN', 'The current password is wrong.')
-  }
-  await forgetFailures(db(), user.email)
+  const user = await confirmPassword(userId, currentPassword)
   requireGoodPassword(newPassword, 'newPassword', personalWords(user))
   const passwordHash = await hashPassword(newPassword)
   await db()
     .transaction()
     .execute(async (trx) => {
-      await trx.updateTable('users').set({ password_hash: passwordHash }).where('id', '=', userId).execute()
-      await revokeOtherSessions(trx, userId, sessionId, 'password')
+      const { numUpdatedRows } = await trx
+        .updateTable('users')
+        .set({ password_hash: passwordHash })
+        .where('id', '=', userId)
+        .where('password_hash', '=', user.passwordHash)
+        .executeTakeFirst()
+      // While it was hashed, somebody else changed it.
+      if (numUpdatedRows === 0n) throw new AppError('FORBIDDEN', 'The current password is wrong.')
+      await endTokens(trx, userId, ['reset'])
+      await revokeOtherSessions(trx, userId, sessionId ?? null, 'password')
       await recordAudit(trx, {
         actor: { type: 'user', id: userId },
         action: 'user.password',
@@ -95,8 +71,8 @@ export async function changePassword(
 
 /** Throws ACCOUNT_SUSPENDED or UNAUTHENTICATED unless the user may act. */
 export async function requireActive(database: Kysely<Database>, userId: string): Promise<void> {
-  const { rows } = await sql<{ state: string }>`select account_state(${userId}, null) as state`.execute(database)
-  const state = rows[0]?.state ?? 'unknown_user'
+  const account = sql<string>`account_state(${userId}, null)`.as('state')
+  const { state } = await database.selectNoFrom(account).executeTakeFirstOrThrow()
   if (state !== 'active') throw refusalOf(state)
 }
 
@@ -104,14 +80,25 @@ export async function requireActive(database: Kysely<Database>, userId: string):
 export async function seedAdmin(): Promise<boolean> {
   const { admin } = env()
   if (!admin) return false
-  const existing = await db().selectFrom('users').select('id').where('email', '=', admin.email).executeTakeFirst()
+  const existing = await db()
+    .selectFrom('users')
+    .select('id')
+    .where('email', '=', admin.email)
+    .where('status', '!=', 'deleted')
+    .executeTakeFirst()
   if (existing) return false
   const passwordHash = await hashPassword(admin.password)
   try {
     await db()
       .transaction()
       .execute(async (trx) => {
-        const id = await createUser(trx, { name: 'Admin', email: admin.email, passwordHash, role: 'admin' })
+        const id = await createUser(trx, {
+          name: 'Admin',
+          email: admin.email,
+          passwordHash,
+          role: 'admin',
+          emailVerified: true,
+        })
         await recordAudit(trx, { actor: { type: 'system' }, action: 'admin.seed', target: { type: 'user', id } })
       })
   } catch (error) {
@@ -121,36 +108,15 @@ export async function seedAdmin(): Promise<boolean> {
   return true
 }
 
-async function createUser(
-  trx: Kysely<Database>,
-  user: { name: string; email: string; passwordHash: string; role: 'user' | 'admin' },
-) {
-  const { id } = await trx
-    .insertInto('users')
-    .values({ name: user.name, email: user.email, password_hash: user.passwordHash, role: user.role })
-    .returning('id')
-    .executeTakeFirstOrThrow()
-  await openAccount(trx, id, personOf(user.email))
-  return id
+/** What a password of this person must not be. */
+export function personalWords({ name, email }: { name: string; email: string }): string[] {
+  return [name, email, email.slice(0, email.indexOf('@'))]
 }
 
-/** One person, whichever spelling of the address: a keyed hash, so that the ledger keeps no e-mail. */
-function personOf(email: string): string {
-  const [local = '', domain = ''] = email.toLowerCase().split('@')
-  const withoutTag = local.split('+', 1)[0] ?? local
-  const gmail = domain === 'gmail.com' || domain === 'googlemail.com'
-  const normalised = gmail ? `${withoutTag.replaceAll('.', '')}@gmail.com` : `${withoutTag}@${domain}`
-  return createHmac('sha256', keyFor('trial')).update(normalised).digest('base64url')
-}
-
-function personalWords({ name, email }: { name: string; email: string }): string[] {
-  return [name, email, email.split('@')[0] ?? '']
-}
-
-function emailTaken(): AppError {
+export function emailTaken(): AppError {
   return new AppError('EMAIL_TAKEN', 'There is an account with this e-mail address already. Sign in instead.')
 }
 
-function isUniqueViolation(error: unknown): boolean {
+export function isUniqueViolation(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === '23505'
 }

@@ -1,7 +1,8 @@
 // Sessions of local sign-in: a family of refresh tokens, rotated on each use, revoked whole when an old one comes back.
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto'
-import { type Kysely, type RawBuilder, sql } from 'kysely'
+import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import type { Database } from '../../db/schema.ts'
+import { recordAudit } from '../audit.ts'
 import { AppError } from '../http/errors.ts'
 import { keyFor } from './secret.ts'
 
@@ -22,10 +23,17 @@ export interface Session {
   refreshToken: string
 }
 
-type RevocationReason = 'logout' | 'password' | 'session' | 'reuse'
+export type RequestOrigin = Origin & { requestId: string }
 
-/** Begins a session: a fresh family with its first refresh token. */
-export async function beginSession(db: Kysely<Database>, userId: string, { ip, userAgent }: Origin): Promise<Session> {
+type RevocationReason = Exclude<Database['refresh_tokens']['revoked_reason'], 'rotated' | null>
+
+/** Begins a session: a fresh family with its first refresh token. `mfa` says that a second factor was shown. */
+export async function beginSession(
+  db: Kysely<Database>,
+  userId: string,
+  { ip, userAgent }: Origin,
+  { mfa = false } = {},
+): Promise<Session> {
   const refreshToken = `rt_${randomBytes(32).toString('base64url')}`
   const sessionId = randomUUID()
   await db
@@ -36,6 +44,7 @@ export async function beginSession(db: Kysely<Database>, userId: string, { ip, u
       token_hash: hashToken(refreshToken),
       expires_at: sql`now() + ${IDLE}::interval`,
       absolute_expires_at: sql`now() + ${ABSOLUTE}::interval`,
+      mfa,
       ip,
       user_agent: userAgent?.slice(0, 255) ?? null,
     })
@@ -45,13 +54,14 @@ export async function beginSession(db: Kysely<Database>, userId: string, { ip, u
 
 /**
  * Exchanges a refresh token for its successor, which is derived from it: whoever repeats the exchange within the grace
- * gets the same one, so the chain never forks. A token that comes back later revokes its family. Throws UNAUTHENTICATED.
+ * gets the same one, so the chain never forks. A token that comes back later revokes its family, audited. Throws UNAUTHENTICATED.
  */
 export async function rotateSession(
   db: Kysely<Database>,
   presented: string,
-  { ip, userAgent }: Origin,
+  origin: Origin & { requestId?: string },
 ): Promise<(Session & { reused: false }) | { userId: string; sessionId: string; reused: true }> {
+  const { ip, userAgent } = origin
   const successor = successorOf(presented)
   const childId = randomUUID()
   const { rows } = await sql<{ user_id: string; family_id: string }>`
@@ -59,21 +69,26 @@ export async function rotateSession(
       update refresh_tokens
         set revoked = true, revoked_at = now(), revoked_reason = 'rotated', replaced_by = ${childId}
         where token_hash = ${hashToken(presented)} and not revoked and expires_at > now() and absolute_expires_at > now()
-        returning user_id, family_id, absolute_expires_at
+        returning user_id, family_id, absolute_expires_at, mfa
     )
-    insert into refresh_tokens (id, user_id, family_id, token_hash, expires_at, absolute_expires_at, ip, user_agent)
+    insert into refresh_tokens (id, user_id, family_id, token_hash, expires_at, absolute_expires_at, mfa, ip, user_agent)
       select ${childId}, user_id, family_id, ${hashToken(successor)}, least(now() + ${IDLE}::interval, absolute_expires_at),
-        absolute_expires_at, ${ip}, ${userAgent?.slice(0, 255) ?? null}
+        absolute_expires_at, mfa, ${ip}, ${userAgent?.slice(0, 255) ?? null}
       from won
       returning user_id, family_id
   `.execute(db)
   const [won] = rows
   if (won) return { userId: won.user_id, sessionId: won.family_id, refreshToken: successor, reused: false }
-  return await repeatRotation(db, presented, successor)
+  return await repeatRotation(db, presented, successor, origin)
 }
 
 /** The exchange was made before, or the token is worth nothing. */
-async function repeatRotation(db: Kysely<Database>, presented: string, successor: string) {
+async function repeatRotation(
+  db: Kysely<Database>,
+  presented: string,
+  successor: string,
+  origin: Origin & { requestId?: string },
+) {
   const token = await db
     .selectFrom('refresh_tokens as token')
     .leftJoin('refresh_tokens as child', 'child.id', 'token.replaced_by')
@@ -87,7 +102,10 @@ async function repeatRotation(db: Kysely<Database>, presented: string, successor
     throw new AppError('UNAUTHENTICATED', 'This session has ended. Sign in again.')
   const session = { userId: token.user_id, sessionId: token.family_id }
   if (token.repeatable) return { ...session, refreshToken: successor, reused: false as const }
-  await revokeSession(db, token.user_id, token.family_id, 'reuse')
+  await db.transaction().execute(async (trx) => {
+    await revokeSession(trx, token.user_id, token.family_id, 'reuse')
+    await recordSession(trx, 'session.reuse', session, origin)
+  })
   return { ...session, reused: true as const }
 }
 
@@ -101,14 +119,48 @@ export async function revokeSession(
   return await revoke(db, userId, reason, sql<boolean>`family_id = ${sessionId}`)
 }
 
-/** Ends all of a user's sessions but one. */
+/** Ends a session as its owner wishes, audited; false when it was not alive. */
+export async function endSession(
+  db: Kysely<Database>,
+  session: { userId: string; sessionId: string },
+  reason: 'logout' | 'session',
+  origin: RequestOrigin,
+): Promise<boolean> {
+  return await db.transaction().execute(async (trx) => {
+    const ended = await revokeSession(trx, session.userId, session.sessionId, reason)
+    if (ended) await recordSession(trx, 'session.end', session, origin)
+    return ended
+  })
+}
+
+/** Takes note that a second factor was shown in a session. */
+export async function markSession(trx: Transaction<Database>, userId: string, sessionId: string): Promise<void> {
+  await trx
+    .updateTable('refresh_tokens')
+    .set({ mfa: true })
+    .where('user_id', '=', userId)
+    .where('family_id', '=', sessionId)
+    .execute()
+}
+
+/** The second factor is gone, and no session counts as one that showed it. */
+export async function unmarkSessions(trx: Transaction<Database>, userId: string): Promise<void> {
+  await trx
+    .updateTable('refresh_tokens')
+    .set({ mfa: false })
+    .where('user_id', '=', userId)
+    .where('mfa', '=', true)
+    .execute()
+}
+
+/** Ends all of a user's sessions, but the one that is kept. */
 export async function revokeOtherSessions(
   db: Kysely<Database>,
   userId: string,
-  keptSessionId: string,
+  keptSessionId: string | null,
   reason: RevocationReason,
 ): Promise<void> {
-  await revoke(db, userId, reason, sql<boolean>`family_id <> ${keptSessionId}`)
+  await revoke(db, userId, reason, sql<boolean>`family_id is distinct from ${keptSessionId}::uuid`)
 }
 
 /** The session a refresh token belongs to, whatever its state. */
@@ -174,6 +226,16 @@ async function revoke(
       .executeTakeFirst()
     if (!alive) return found
   }
+}
+
+async function recordSession(
+  trx: Transaction<Database>,
+  action: 'session.end' | 'session.reuse',
+  { userId, sessionId }: { userId: string; sessionId: string },
+  origin: Origin & { requestId?: string },
+): Promise<void> {
+  const actor = { type: 'user', id: userId } as const
+  await recordAudit(trx, { actor, action, target: { type: 'session', id: sessionId }, ...origin })
 }
 
 function successorOf(token: string): string {

@@ -1,4 +1,4 @@
-// Slows down guessing: after a few failures for an e-mail each further try must wait longer, but never for good.
+// Slows down guessing: after a few failures for an e-mail, or for a user's codes, each further try must wait longer, but never for good.
 import { createHmac } from 'node:crypto'
 import { type Kysely, sql } from 'kysely'
 import type { Database } from '../../db/schema.ts'
@@ -12,17 +12,18 @@ const FAILURES_MAX = 30
 
 /**
  * Counts a try as failed before its password is looked at, so that guesses sent at once wait like guesses sent in turn; who
- * gets in takes it back. Throws RATE_LIMITED while the e-mail has to wait. Known and unknown addresses are treated alike.
+ * gets in takes it back. Throws RATE_LIMITED while the subject, such as an e-mail, has to wait. Known and unknown addresses are treated alike.
  */
-export async function countTry(db: Kysely<Database>, email: string): Promise<void> {
-  const hash = hashEmail(email)
+export async function countTry(db: Kysely<Database>, subject: string): Promise<void> {
+  const hash = hashSubject(subject)
   const delay = sql`case when kept.failures < ${FREE_FAILURES} then 0
     else least(${DELAY_MAX_SECONDS}, power(2, kept.failures - ${FREE_FAILURES})) end`
   const { rows } = await sql<{ wait_seconds: number }>`
     with counted as (
       insert into sign_in_failures as kept (email_hash, failures) values (${hash}, 1)
         on conflict (email_hash) do update set failures = least(kept.failures + 1, ${FAILURES_MAX}), last_failure_at = now()
-          where kept.last_failure_at + make_interval(secs => ${delay}) <= now()
+          -- The free ones first: of two at the same time, now() may be before the other one's failure.
+          where kept.failures < ${FREE_FAILURES} or kept.last_failure_at + make_interval(secs => ${delay}) <= now()
         returning 1
     )
     select coalesce(
@@ -39,10 +40,11 @@ export async function countTry(db: Kysely<Database>, email: string): Promise<voi
   })
 }
 
-export async function forgetFailures(db: Kysely<Database>, email: string): Promise<void> {
-  await db.deleteFrom('sign_in_failures').where('email_hash', '=', hashEmail(email)).execute()
+export async function forgetFailures(db: Kysely<Database>, subject: string): Promise<void> {
+  await db.deleteFrom('sign_in_failures').where('email_hash', '=', hashSubject(subject)).execute()
 }
 
-function hashEmail(email: string): string {
-  return createHmac('sha256', keyFor('sign-in-failures')).update(email).digest('hex')
+/** What is counted, so that no store holds an address. */
+export function hashSubject(subject: string): string {
+  return createHmac('sha256', keyFor('sign-in-failures')).update(subject).digest('hex')
 }
