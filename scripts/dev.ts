@@ -7,6 +7,7 @@ import { config } from '../lib/config.ts'
 import { ConfigError } from '../lib/config-errors.ts'
 import { EnvError, env } from '../lib/env.ts'
 import { features } from '../lib/features.ts'
+import { clerkHost } from './clerk-csp.ts'
 import { listen, SetupError } from './gateway.ts'
 import { loadApp } from './router.ts'
 
@@ -24,7 +25,8 @@ try {
 async function start(): Promise<void> {
   const { brand } = config()
   const pending = await prepareDatabase()
-  const { fetch } = await loadApp()
+  const host = clerkHost(config())
+  const { fetch } = await loadApp(undefined, host === undefined ? [] : [host])
   const url = await listen({ port: env().port, fetch, close: closeDatabase })
   console.log(`\n${brand.name} is at ${url}\n`)
   for (const { name, on, reason } of features(env(), config())) {

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { staticMiddleware } from 'srvx/static'
+import { type HeaderRule, headerRules } from './clerk-csp.ts'
 import { callFunction, drain, type Inbound, provideWaitUntil } from './gateway.ts'
 
 export interface App {
@@ -14,14 +15,23 @@ export interface App {
 
 interface VercelJson {
   rewrites: { source: string; destination: string }[]
-  headers: { source: string; headers: { key: string; value: string }[] }[]
+  headers: HeaderRule[]
 }
 
-/** Loads what stands under `root`; functions are imported by their first request. */
-export async function loadApp(root = fileURLToPath(new URL('..', import.meta.url))): Promise<App> {
+/**
+ * Loads what stands under `root`; functions are imported by their first request. `frontendApis` are the hosts of Clerk that the
+ * start page may load from, whatever vercel.json says of it.
+ */
+export async function loadApp(
+  root = fileURLToPath(new URL('..', import.meta.url)),
+  frontendApis: readonly string[] = [],
+): Promise<App> {
   const rules: VercelJson = JSON.parse(await readFile(join(root, 'vercel.json'), 'utf8'))
   const rewrites = rules.rewrites.map(({ source, destination }) => ({ pattern: pathPattern(source), destination }))
-  const headerRules = rules.headers.map(({ source, headers }) => ({ pattern: pathPattern(source), headers }))
+  const pageHeaders = headerRules(rules.headers, frontendApis).map(({ source, headers }) => ({
+    pattern: pathPattern(source),
+    headers,
+  }))
   const functions = findFunctions(root)
   const servePublic = staticMiddleware({ dir: join(root, 'public') })
   provideWaitUntil()
@@ -55,7 +65,7 @@ export async function loadApp(root = fileURLToPath(new URL('..', import.meta.url
     const url = new URL(request.url)
     if (url.pathname.startsWith('/api/')) return await callFunction(request, functionFor(url.pathname))
     const page = await servePage(request, url)
-    for (const { pattern, headers } of headerRules) {
+    for (const { pattern, headers } of pageHeaders) {
       if (!pattern.test({ pathname: url.pathname })) continue
       for (const { key, value } of headers) page.headers.set(key, value)
     }

@@ -1,11 +1,11 @@
-// One thing at a time among the buttons that concern money, and what went wrong beside the one that was pressed.
+// One thing at a time among the buttons of a dialog, and what went wrong beside the one that was pressed.
 import { html, useEffect, useRef, useState } from '../vendor/preact-htm.js'
 import { explainPayment } from './explain.js'
 import { Icon } from './icons.js'
 import { t } from './texts.js'
 
 /** `run(place, name, work)`: `work` may resolve to `{ goTo }`, a page to leave for, or `{ said }`, words for this place. */
-export function useActions() {
+export function useActions(explain = explainPayment) {
   const [state, setState] = useState({ busy: null })
   const isRunning = useRef(false)
   const isOpen = useRef(true)
@@ -34,7 +34,7 @@ export function useActions() {
       if (goTo) location.assign(goTo)
       else finish({ place, said })
     } catch (error) {
-      finish({ place, problem: explainPayment(error) })
+      finish({ place, problem: explain(error) })
       if (!error.code) throw error
     }
   }

@@ -15,6 +15,11 @@ export class ApiError extends Error {
   }
 }
 
+/** The server does not know the session any more, or never did. */
+export function isRefusal(error) {
+  return error instanceof ApiError && (error.code === 'UNAUTHENTICATED' || error.code === 'TOKEN_EXPIRED')
+}
+
 /** fetch() that fails with ApiError only: `NETWORK` without an answer, the server's own code otherwise. Aborts pass through. */
 export async function call(path, { method = 'GET', body, headers = {}, signal, accept = 'application/json' } = {}) {
   const json = body !== undefined && !(body instanceof Blob)

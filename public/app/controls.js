@@ -38,7 +38,7 @@ export function Controls({ studio, account, config, onTokens, onSignIn }) {
         html`
           <div class="controls-foot">
             <${FileButton} class="quiet" icon="photo" label=${t(shown ? 'newPhoto' : 'changePhoto')} onFile=${studio.choose} />
-            <p class="fine">${account.user ? t('optionsNote') : t('signUpFirst')}</p>
+            <p class="fine">${account.user ? t('optionsNote') : t(config.auth.provider === 'local' ? 'signUpFirst' : 'signInFirst')}</p>
           </div>
         `
       }

@@ -89,6 +89,18 @@ export function explainPayment(error) {
   return message || t('errorOther')
 }
 
+/** One sentence about something else the account refused to do. */
+export function explainAccount(error) {
+  return error.code === 'NETWORK' ? t('errorAccountNetwork') : explainPayment(error)
+}
+
+/** Why nobody can sign in: the scripts of whoever checks identities, or our own server, did not do their part. */
+export function explainSignIn(error) {
+  if (error.code === 'SIGN_IN_UNREACHABLE') return t('signInUnreachable')
+  if (error.code === 'UNAUTHENTICATED' || error.code === 'TOKEN_EXPIRED') return t('signInRefused')
+  return explainAccount(error)
+}
+
 function missingTokens({ required = 0, balance = 0 }) {
   const have = typeof balance === 'object' ? (balance.tokens ?? 0) : balance
   const values = { required: number(required), balance: number(have), missing: number(Math.max(0, required - have)) }

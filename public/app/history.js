@@ -4,6 +4,7 @@ import { jsonOf } from './api.js'
 import { explainPayment } from './explain.js'
 import { Icon } from './icons.js'
 import { InvoiceButton } from './invoice.js'
+import { save } from './save.js'
 import { authorized } from './session.js'
 import { dateText, dateTimeText, humanize, money, number, t, tokensText } from './texts.js'
 
@@ -72,13 +73,7 @@ function Entries({ tools }) {
 }
 
 async function downloadCsv() {
-  const csv = await (await authorized('/api/billing/history', { accept: 'text/csv' })).blob()
-  const url = URL.createObjectURL(csv)
-  const link = document.createElement('a')
-  link.href = url
-  link.download = t('historyFile')
-  link.click()
-  setTimeout(() => URL.revokeObjectURL(url), 60_000)
+  save(await (await authorized('/api/billing/history', { accept: 'text/csv' })).blob(), t('historyFile'))
 }
 
 function Entry({ entry, tools }) {

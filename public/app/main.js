@@ -6,13 +6,17 @@ import { call, jsonOf } from './api.js'
 import { Controls } from './controls.js'
 import { Header } from './header.js'
 import { Icon } from './icons.js'
+import { useLanding } from './landing.js'
+import { Notice } from './notice.js'
 import { PurchaseNotice } from './purchase-notice.js'
 import { useCheckoutReturn } from './purchases.js'
+import { ForgotDialog, ResetDialog } from './reset-dialog.js'
 import { Footer, Gallery, Hero, Promises, Story } from './sections.js'
+import { signOut } from './session.js'
 import { SignDialog } from './sign-dialog.js'
 import { Stage } from './stage.js'
 import { useStudio } from './studio.js'
-import { setTexts, t } from './texts.js'
+import { dateText, setTexts, t } from './texts.js'
 import { applyTheme } from './theme.js'
 import { TokensDialog } from './tokens-dialog.js'
 
@@ -34,15 +38,34 @@ async function start() {
 }
 
 function App({ config }) {
-  const account = useAccount()
+  const account = useAccount(config.auth)
   const [dialog, setDialog] = useState(null)
-  const studio = useStudio({ config, account, askToSignIn: () => setDialog('signUp') })
+  const [notice, setNotice] = useState(null)
+  const signIn = (mode) => account.askProvider(mode) || setDialog(mode === 'up' ? 'signUp' : 'signIn')
+  const studio = useStudio({ config, account, askToSignIn: () => signIn('up') })
   const [purchase, dismissPurchase] = useCheckoutReturn(account)
+  const landing = useLanding({ auth: config.auth, account, onNotice: setNotice, onReset: () => setDialog('reset') })
   useChosenFiles(studio, dialog !== null)
 
   const close = () => {
     setDialog(null)
     studio.forgetIntent()
+  }
+  /** Pressed by itself, not on the way to a picture: an earlier wish for one is over. */
+  const signInOnly = (mode) => () => {
+    studio.forgetIntent()
+    signIn(mode)
+  }
+  const welcome = (user, { isNew }) => {
+    setDialog(null)
+    const awaitsProof = isNew && !user.emailVerified && config.trial.generations > 0 && !user.balance.trialGenerations
+    setNotice(awaitsProof ? { icon: 'gift', text: t('confirmTrial', { email: user.email }) } : null)
+  }
+  const leave = ({ purgeAfter }) => {
+    setDialog(null)
+    studio.clear()
+    signOut()
+    setNotice({ text: purgeAfter ? t('deleted', { date: dateText(purgeAfter) }) : t('deletedNow') })
   }
   const view = studio.phase === 'working' ? 'working' : studio.shown ? 'result' : studio.photo ? 'photo' : 'empty'
   return html`
@@ -51,20 +74,22 @@ function App({ config }) {
       <${Header}
         brand=${config.brand}
         account=${account}
-        onSignIn=${() => setDialog('signIn')}
-        onSignUp=${() => setDialog('signUp')}
+        onSignIn=${signInOnly('in')}
+        onSignUp=${signInOnly('up')}
         onTokens=${() => setDialog('tokens')}
         onAccount=${() => setDialog('account')}
       />
       <main>
-        ${purchase && html`<${PurchaseNotice} purchase=${purchase} onSignIn=${() => setDialog('signIn')} onTokens=${() => setDialog('tokens')} onClose=${dismissPurchase} />`}
+        ${account.trouble && html`<${SignInTrouble} trouble=${account.trouble} onRetry=${signInOnly('in')} />`}
+        ${notice && html`<${Notice} ...${notice} onClose=${() => setNotice(null)}>${notice.text}<//>`}
+        ${purchase && html`<${PurchaseNotice} purchase=${purchase} onSignIn=${signInOnly('in')} onTokens=${() => setDialog('tokens')} onClose=${dismissPurchase} />`}
         <div class="studio" id="studio" tabindex="-1">
           <${Hero} config=${config} compact=${view !== 'empty'} />
           <section class="stage" aria-label=${t('picture')}>
             <${Stage} studio=${studio} />
           </section>
           ${view === 'empty' && html`<${Promises} trial=${config.trial} />`}
-          <${Controls} studio=${studio} account=${account} config=${config} onTokens=${() => setDialog('tokens')} onSignIn=${() => setDialog('signIn')} />
+          <${Controls} studio=${studio} account=${account} config=${config} onTokens=${() => setDialog('tokens')} onSignIn=${signInOnly('in')} />
           <${Gallery} studio=${studio} />
         </div>
         ${view === 'empty' && html`<${Story} config=${config} />`}
@@ -76,12 +101,38 @@ function App({ config }) {
     ${
       (dialog === 'signUp' || dialog === 'signIn') &&
       html`
-      <${SignDialog} key=${dialog} mode=${dialog === 'signUp' ? 'up' : 'in'} pending=${studio.isWaitingForSignIn()} config=${config} onSignedIn=${() => setDialog(null)} onClose=${close} />
+      <${SignDialog}
+        key=${dialog}
+        mode=${dialog === 'signUp' ? 'up' : 'in'}
+        pending=${studio.isWaitingForSignIn()}
+        config=${config}
+        onSignedIn=${welcome}
+        onForgot=${(email) => setDialog({ forgot: email })}
+        onClose=${close}
+      />
     `
     }
-    ${dialog === 'account' && account.user && html`<${AccountDialog} user=${account.user} billing=${account.billing} config=${config} onSignOut=${studio.clear} onClose=${close} />`}
+    ${dialog?.forgot !== undefined && html`<${ForgotDialog} email=${dialog.forgot} onBack=${() => setDialog('signIn')} onClose=${close} />`}
+    ${
+      dialog === 'reset' &&
+      html`
+      <${ResetDialog}
+        token=${landing.resetToken}
+        lengthMin=${config.auth.passwordLengthMin}
+        onForgot=${() => setDialog({ forgot: '' })}
+        onSignIn=${() => setDialog('signIn')}
+        onClose=${close}
+      />
+    `
+    }
+    ${dialog === 'account' && account.user && html`<${AccountDialog} user=${account.user} billing=${account.billing} config=${config} onSignOut=${studio.clear} onDeleted=${leave} onClose=${close} />`}
     ${dialog === 'tokens' && account.user && html`<${TokensDialog} account=${account} config=${config} onClose=${close} />`}
   `
+}
+
+function SignInTrouble({ trouble: { text, isBusy }, onRetry }) {
+  const action = { text: t('tryAgain'), onClick: () => !isBusy && onRetry(), isBusy }
+  return html`<${Notice} icon=${isBusy ? 'busy' : 'alert'} tone="alert" action=${action}>${isBusy ? t('signInTrying') : text}<//>`
 }
 
 /** Files dropped anywhere on the page, or pasted, are chosen; while one is over the page, it says so. */

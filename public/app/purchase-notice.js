@@ -1,24 +1,19 @@
 // What became of a payment, above the page a buyer comes back to.
 import { html } from '../vendor/preact-htm.js'
-import { Icon } from './icons.js'
+import { Notice } from './notice.js'
 import { humanize, t, tokensText } from './texts.js'
 
-const ICONS = { checking: 'clock', pending: 'clock', paid: 'check' }
+const ICONS = { checking: 'busy', pending: 'clock', paid: 'check' }
 
 export function PurchaseNotice({ purchase, onSignIn, onTokens, onClose }) {
   const { step } = purchase
-  const close = () => {
-    onClose()
-    document.getElementById('studio').focus({ preventScroll: true })
-  }
+  const isOver = step !== 'checking'
+  const next =
+    step === 'signIn' ? { text: t('signIn'), onClick: onSignIn } : { text: t('purchaseShow'), onClick: onTokens }
   return html`
-    <section class="purchase" data-step=${step} aria-label=${t('purchase')}>
-      ${step === 'checking' ? html`<span class="spinner" aria-hidden="true"></span>` : html`<${Icon} name=${ICONS[step] ?? 'alert'} />`}
-      <p role="status">${wordsOf(purchase)}</p>
-      ${step === 'signIn' && html`<button type="button" class="soft small" onClick=${onSignIn}>${t('signIn')}</button>`}
-      ${step !== 'signIn' && step !== 'checking' && html`<button type="button" class="soft small" onClick=${onTokens}>${t('purchaseShow')}</button>`}
-      ${step !== 'checking' && html`<button type="button" class="purchase-close" aria-label=${t('purchaseClose')} onClick=${close}><${Icon} name="close" /></button>`}
-    </section>
+    <${Notice} icon=${ICONS[step] ?? 'alert'} label=${t('purchase')} step=${step} action=${isOver && next} onClose=${isOver && onClose}>
+      ${wordsOf(purchase)}
+    <//>
   `
 }
 

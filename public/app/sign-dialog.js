@@ -2,16 +2,19 @@
 import { html, useRef, useState } from '../vendor/preact-htm.js'
 import { Dialog, Field, focusFirstInvalid } from './dialog.js'
 import { explainForm } from './explain.js'
+import { PasswordField } from './password-field.js'
 import { Countdown } from './problem.js'
-import { signIn, signUp } from './session.js'
+import { reopen, signIn, signUp } from './session-local.js'
 import { number, t } from './texts.js'
 
-const EMAIL = /^[^\s@]+@[^\s@]+\.[^\s@]+$/
+export const EMAIL = /^[^\s@]+@[^\s@]+\.[^\s@]+$/
 
-/** `pending` says that a generation waits for this and goes on afterwards. */
-export function SignDialog({ mode: firstMode, pending, config, onSignedIn, onClose }) {
+/** `pending` says that a generation waits for this and goes on afterwards. `onForgot(email)` takes over for who forgot the password. */
+export function SignDialog({ mode: firstMode, pending, config, onSignedIn, onForgot, onClose }) {
   const [mode, setMode] = useState(firstMode)
-  const [values, setValues] = useState({ name: '', email: '', password: '' })
+  const [values, setValues] = useState({ name: '', email: '', password: '', code: '' })
+  const [needsCode, setNeedsCode] = useState(false)
+  const isReopening = useRef(false)
   const [shown, setShown] = useState({ byField: {}, whole: '' })
   const [busy, setBusy] = useState(false)
   const form = useRef(null)
@@ -20,45 +23,66 @@ export function SignDialog({ mode: firstMode, pending, config, onSignedIn, onClo
 
   const set = ({ currentTarget: { name, value } }) => {
     setValues((known) => ({ ...known, [name]: value }))
+    if (name !== 'code') isReopening.current = false
     setShown((known) => ({ ...known, byField: { ...known.byField, [name]: undefined } }))
   }
+  const focusFirst = () => requestAnimationFrame(() => form.current.querySelector('input').focus())
   const swap = () => {
     setMode(isNew ? 'in' : 'up')
     setShown({ byField: {}, whole: '' })
-    requestAnimationFrame(() => form.current.querySelector('input').focus())
+    focusFirst()
+  }
+  const askForCode = (isAsked) => {
+    setNeedsCode(isAsked)
+    setValues((known) => ({ ...known, code: '' }))
+    setShown({ byField: {}, whole: '' })
+    focusFirst()
   }
 
   async function submit(event) {
     event.preventDefault()
     if (busy || shown.retryAt > Date.now()) return
-    const byField = check(values, { isNew, lengthMin })
+    const byField = needsCode ? checkCode(values) : check(values, { isNew, lengthMin })
     setShown({ byField, whole: '' })
     if (Object.keys(byField).length > 0) return focusFirstInvalid(form.current)
     setBusy(true)
     try {
-      await (isNew ? signUp(values) : signIn(values))
-      onSignedIn()
+      const send = isNew ? signUp : isReopening.current ? reopen : signIn
+      onSignedIn(await send({ ...values, code: values.code.replace(/\s/g, '') }), { isNew })
     } catch (error) {
       setBusy(false)
-      setShown(explainForm(error, ['name', 'email', 'password']))
+      if (error.code === 'MFA_REQUIRED' && !needsCode) return askForCode(true)
+      setShown(explainRefusal(error, { needsCode, isNew, isReopening: isReopening.current }))
       focusFirstInvalid(form.current)
     }
   }
 
+  const giveBack = (event) => {
+    isReopening.current = true
+    submit(event)
+  }
+  const field = (name) => ({ name, label: t(name), value: values[name], message: shown.byField[name], onInput: set })
   return html`
-    <${Dialog} title=${titleOf(isNew, pending)} class="narrow" onClose=${onClose}>
-      <p class="soft-text">${subtitleOf(isNew, config.trial)}</p>
+    <${Dialog} title=${needsCode ? t('codeTitle') : titleOf(isNew, pending)} class="narrow" onClose=${onClose}>
+      <p class="soft-text">${needsCode ? t('codeText') : subtitleOf(isNew, config.trial)}</p>
       <form ref=${form} class="form" noValidate onSubmit=${submit}>
-        ${isNew && html`<${Field} name="name" label=${t('name')} value=${values.name} message=${shown.byField.name} onInput=${set} autocomplete="name" maxlength="100" autofocus />`}
-        <${Field} name="email" type="email" label=${t('email')} value=${values.email} message=${shown.byField.email} onInput=${set} autocomplete="username" inputmode="email" spellcheck=${false} autofocus=${!isNew} />
-        ${shown.taken && html`<button type="button" class="link" onClick=${swap}>${t('errorEmailTakenText')}</button>`}
-        <${PasswordField} name="password" label=${t('password')} value=${values.password} message=${shown.byField.password} onInput=${set} isNew=${isNew} lengthMin=${lengthMin} />
+        ${
+          needsCode
+            ? html`<${Field} key="code" ...${field('code')} hint=${t('codeHint')} inputmode="text" autocomplete="one-time-code" autocapitalize="none" spellcheck=${false} />`
+            : html`
+            ${isNew && html`<${Field} ...${field('name')} autocomplete="name" maxlength="100" autofocus />`}
+            <${Field} ...${field('email')} type="email" autocomplete="username" inputmode="email" spellcheck=${false} autofocus=${!isNew} />
+            ${shown.taken && html`<button type="button" class="link" onClick=${swap}>${t('errorEmailTakenText')}</button>`}
+            <${PasswordField} ...${field('password')} isNew=${isNew} lengthMin=${lengthMin} />
+          `
+        }
         ${
           shown.whole &&
           html`
           <div class="problem bad" role="alert">
             <div>
               <p class="problem-title">${shown.whole}</p>
+              ${shown.mayReopen && html`<button type="button" class="link" onClick=${giveBack}>${t('restoreAsk')}</button>`}
               ${shown.retryAt && html`<${Countdown} until=${shown.retryAt} onOver=${() => setShown({ byField: {}, whole: '' })} />`}
             </div>
           </div>
@@ -68,37 +92,30 @@ export function SignDialog({ mode: firstMode, pending, config, onSignedIn, onClo
       </form>
       ${isNew && html`<${LegalNote} legal=${config.brand.legal} />`}
       <p class="swap">
-        ${isNew ? t('haveAccount') : t('noAccount')} <button type="button" class="link" onClick=${swap}>${isNew ? t('signIn') : t('signUp')}</button>
+        ${
+          needsCode
+            ? html`<button type="button" class="link" onClick=${() => askForCode(false)}>${t('codeBack')}</button>`
+            : html`${isNew ? t('haveAccount') : t('noAccount')} <button type="button" class="link" onClick=${swap}>${isNew ? t('signIn') : t('signUp')}</button>`
+        }
       </p>
+      ${!isNew && !needsCode && config.auth.passwordReset && html`<p class="swap"><button type="button" class="link" onClick=${() => onForgot(values.email)}>${t('forgotPassword')}</button></p>`}
     <//>
   `
 }
 
-/** A password with a show/hide button and, for a new one, a hint that follows its length. */
-export function PasswordField({ isNew, lengthMin, value, ...field }) {
-  const [visible, setVisible] = useState(false)
-  const missing = lengthMin - [...value].length
-  const hint =
-    missing <= 0
-      ? t('passwordGood')
-      : value
-        ? t('passwordShort', { count: missing })
-        : t('passwordHint', { count: lengthMin })
-  return html`
-    <${Field}
-      ...${field}
-      value=${value}
-      type=${visible ? 'text' : 'password'}
-      autocomplete=${isNew ? 'new-password' : 'current-password'}
-      hint=${isNew ? hint : undefined}
-      hintGood=${missing <= 0}
-      spellcheck=${false}
-    >
-      <button type="button" class="field-button" aria-pressed=${visible} onClick=${() => setVisible(!visible)}>
-        ${visible ? t('hidePassword') : t('showPassword')}<span class="visually-hidden"> ${field.label}</span>
-      </button>
-    <//>
-  `
+/** A code that is not taken is said at its field, whichever way the server puts it. */
+function explainRefusal(error, { needsCode, isNew, isReopening }) {
+  const isCode = needsCode && ['MFA_REQUIRED', 'UNAUTHENTICATED', 'VALIDATION_FAILED'].includes(error.code)
+  if (isCode) return { byField: { code: t('codeWrong') }, whole: '' }
+  if (isReopening && error.code === 'UNAUTHENTICATED') return { byField: {}, whole: t('restoreFailed') }
+  return {
+    ...explainForm(error, ['name', 'email', 'password']),
+    mayReopen: !isNew && error.code === 'UNAUTHENTICATED',
+  }
+}
+
+function checkCode({ code }) {
+  return code.trim() ? {} : { code: t('codeMissing') }
 }
 
 function check({ name, email, password }, { isNew, lengthMin }) {

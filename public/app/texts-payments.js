@@ -68,7 +68,6 @@ export const PAYMENT_TEXTS = {
   purchaseUnchecked:
     'We could not check your payment just now. If you paid, what you bought will appear here by itself.',
   purchaseShow: 'Show balance',
-  purchaseClose: 'Close this message',
 
   history: 'History',
   historyLoading: 'Loading…',

@@ -1,7 +1,9 @@
 // Every word the page says of itself, neutral on purpose: what is the fork's own comes from `brand.texts` of its configuration.
+import { ACCOUNT_TEXTS } from './texts-account.js'
 import { PAYMENT_TEXTS } from './texts-payments.js'
 
 const TEXTS = {
+  ...ACCOUNT_TEXTS,
   ...PAYMENT_TEXTS,
   skipLink: 'Skip to the studio',
   picture: 'Picture',
@@ -122,23 +124,6 @@ const TEXTS = {
   legalNote: 'By signing up you accept the {terms} and the {privacy}.',
   terms: 'terms',
   privacy: 'privacy notice',
-
-  account: 'Account',
-  accountOf: 'Account of {name}',
-  signOut: 'Sign out',
-  plan: 'Plan',
-  changePassword: 'Change password',
-  currentPassword: 'Current password',
-  newPassword: 'New password',
-  passwordChanged: 'Your password is changed. Other devices were signed out.',
-  currentPasswordWrong: 'This is not your current password.',
-  sessions: 'Where you are signed in',
-  thisDevice: 'This device',
-  lastUsed: 'last used {when}',
-  endSession: 'Sign out there',
-  endSessionOf: 'Sign out on {device}',
-  unknownDevice: 'Unknown device',
-  adminLink: 'Open the dashboard',
 
   balance: 'Balance:',
 
