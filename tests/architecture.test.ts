@@ -19,8 +19,11 @@ const SDK_OWNERS: Record<string, string[]> = {
   '@upstash/ratelimit': ['lib/kv.ts'],
   '@node-rs/bcrypt': ['lib/auth/passwords.ts'],
   jose: ['lib/auth/access-token.ts'],
+  '@clerk/backend': ['lib/auth/clerk.ts'],
+  otpauth: ['lib/auth/totp.ts'],
+  'disposable-email-domains-js': ['lib/auth/trial.ts'],
   sharp: ['lib/image/pixels.ts'],
-  '@vercel/functions': ['db/client.ts', 'lib/http/endpoint.ts'],
+  '@vercel/functions': ['db/client.ts', 'lib/auth/account-mail.ts', 'lib/http/endpoint.ts'],
 }
 
 interface Module {

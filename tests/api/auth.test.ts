@@ -46,6 +46,8 @@ describe('POST /api/auth/register', () => {
         id: UUID,
         name: 'Ada Lovelace',
         email: 'ada.lovelace@example.com',
+        emailVerified: false,
+        mfaEnabled: false,
         role: 'user',
         status: 'active',
         plan: 'free',
@@ -160,17 +162,38 @@ describe('POST /api/auth/login', () => {
     expect((await call(app, 'GET /api/user/profile', { token: json.accessToken })).status).toBe(200)
   })
 
-  test('answers a wrong password and an unknown address alike, and takes its time for both', async () => {
-    const timed = async (email: string) => {
-      const startedAt = performance.now()
-      return { refusal: refusalOf(await logIn(email, 'not the password')), ms: performance.now() - startedAt }
+  test('answers a wrong password and an unknown address alike, and takes the same time for both', async () => {
+    const known = await givenUser(app)
+    const withFactor = await givenUser(app)
+    await db()
+      .insertInto('mfa_factors')
+      .values({ user_id: withFactor.id, secret: 'sealed', confirmed_at: sql`now()` })
+      .execute()
+    const attempts = [known.email, withFactor.email, 'nobody@example.com'].map((email) => ({
+      email,
+      times: [] as number[],
+    }))
+    const refusals = new Set<string>()
+    // In turn, so that whatever else the machine does slows all of them down.
+    for (let round = 0; round < 7; round += 1) {
+      await db().deleteFrom('sign_in_failures').execute()
+      for (const { email, times } of attempts) {
+        const startedAt = performance.now()
+        const reply = await call(app, 'POST /api/auth/login', { body: { email, password: 'not it', code: '123456' } })
+        times.push(performance.now() - startedAt)
+        refusals.add(JSON.stringify(refusalOf(reply)))
+      }
     }
-    const known = [await timed(user.email), await timed(user.email)]
-    const unknown = [await timed('nobody@example.com'), await timed('nobody@example.com')]
-    expect(known[0]?.refusal).toMatchObject({ status: 401, error: { code: 'UNAUTHENTICATED', details: {} } })
-    expect(unknown.map(({ refusal }) => refusal)).toEqual(known.map(({ refusal }) => refusal))
-    const fastest = (attempts: { ms: number }[]) => Math.min(...attempts.map(({ ms }) => ms))
-    expect(fastest(unknown)).toBeGreaterThan(fastest(known) / 3)
+    expect([...refusals].map((refusal) => JSON.parse(refusal))).toMatchObject([
+      { status: 401, error: { code: 'UNAUTHENTICATED', details: {} } },
+    ])
+    const median = (values: number[]) => values.toSorted((one, other) => one - other)[3] ?? 0
+    const [ofKnown = 0, ofFactor = 0, ofUnknown = 0] = attempts.map(({ times }) => median(times))
+    for (const ratio of [ofUnknown / ofKnown, ofFactor / ofKnown]) {
+      // Without the work of a password it would be under a tenth; a busy machine makes up for the rest.
+      expect(ratio).toBeGreaterThan(0.4)
+      expect(ratio).toBeLessThan(2.5)
+    }
   })
 
   test('tells only who has the password that the account is suspended', async () => {

@@ -41,7 +41,7 @@ describe('GET /api/config', () => {
     expect(json.brand.name).toBe('Ink & Co')
     expect(json.tools).toMatchObject([{ name: 'coloring-page', priceTokens: 150, highQualityPriceTokens: 200 }])
     expect(json.tools[0].options.detail).toMatchObject({ enum: ['simple', 'detailed'], default: 'simple' })
-    expect(json.auth).toEqual({ provider: 'local', passwordLengthMin: 12 })
+    expect(json.auth).toEqual({ provider: 'local', passwordLengthMin: 12, passwordReset: true })
     expect(json.limits).toMatchObject({
       imageBytesMax: 4_000_000,
       imagePixelsMax: 24_000_000,

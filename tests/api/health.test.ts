@@ -98,6 +98,7 @@ describe('GET /api/health/ready', () => {
           database: { status: 'ok', latencyMs: expect.any(Number) },
           kv: { status: 'ok', latencyMs: expect.any(Number) },
           providers: { status: 'ok' },
+          signIn: { status: 'ok' },
           payments: { status: 'ok' },
         },
       })
@@ -108,6 +109,7 @@ describe('GET /api/health/ready', () => {
     const { checks } = (await ready(admin.token)).json
     expect(checks.database.details).toBe(embedded ? 'Embedded database' : 'PostgreSQL')
     expect(checks.kv.details).toMatch(embedded ? /memory/ : /Vercel KV/)
+    expect(checks.signIn.details).toBe('AUTH_JWT_SECRET is set')
     expect(checks.providers.details.usable).toContain('sketch')
     expect(checks.providers.details.skipped).toContainEqual({
       provider: 'gemini',

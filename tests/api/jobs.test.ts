@@ -16,6 +16,11 @@ const NOTHING = {
   idempotencyBodiesDeleted: 0,
   sessionsDeleted: 0,
   signInFailuresForgotten: 0,
+  emailTokensDeleted: 0,
+  trialNetworksForgotten: 0,
+  plansOfDeletedCancelled: 0,
+  accountsPurged: 0,
+  purgesPostponed: 0,
 }
 
 let app: App

@@ -71,7 +71,7 @@ describe('addresses and methods', () => {
   )
 
   test.each([
-    { what: 'PATCH /api/user/profile', allow: 'GET, HEAD, PUT, OPTIONS' },
+    { what: 'PATCH /api/user/profile', allow: 'GET, HEAD, PUT, DELETE, OPTIONS' },
     { what: 'GET /api/auth/login', allow: 'POST, OPTIONS' },
     { what: 'DELETE /api/jobs/sweep', allow: 'GET, HEAD, POST, OPTIONS' },
     { what: 'POST /api/config', allow: 'GET, HEAD, OPTIONS' },
@@ -112,10 +112,14 @@ describe('who may call what', () => {
       'GET /api/config',
       'GET /api/health',
       'GET /api/health/ready',
+      'POST /api/auth/email/verify',
       'POST /api/auth/login',
       'POST /api/auth/logout',
+      'POST /api/auth/password/forgot',
+      'POST /api/auth/password/reset',
       'POST /api/auth/refresh',
       'POST /api/auth/register',
+      'POST /api/auth/restore',
     ])
   })
 
@@ -147,10 +151,10 @@ describe('CORS', () => {
     } = corsHeaders(reply)
     expect(others).toEqual({
       'access-control-allow-origin': ORIGIN,
-      'access-control-allow-methods': 'GET, HEAD, PUT, OPTIONS',
+      'access-control-allow-methods': 'GET, HEAD, PUT, DELETE, OPTIONS',
       'access-control-max-age': '86400',
     })
-    const needed = ['authorization', 'content-type', 'idempotency-key', 'x-request-id', 'if-none-match']
+    const needed = ['authorization', 'x-api-key', 'content-type', 'idempotency-key', 'x-request-id', 'if-none-match']
     expect(allowed.split(', ')).toEqual(expect.arrayContaining(needed))
   })
 

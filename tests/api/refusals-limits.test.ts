@@ -11,7 +11,9 @@ let user: TestUser
 
 beforeAll(async () => {
   const policies = ['GENERATE', 'READ', 'SIGN_IN']
-  app = await startApp(Object.fromEntries(policies.map((name) => [`FORK__LIMITS__${name}__PER_MINUTE`, String(QUOTA)])))
+  const limits = policies.map((name) => [`FORK__LIMITS__${name}__PER_MINUTE`, String(QUOTA)])
+  // Not 'development', where mail is printed.
+  app = await startApp({ ...Object.fromEntries(limits), VERCEL_ENV: 'preview' })
   user = await givenUser(app)
   await db().updateTable('users').set({ role: 'admin' }).where('id', '=', user.id).execute()
 })
@@ -27,6 +29,7 @@ describe('limits', () => {
       'GET /api/health',
       'GET /api/jobs/sweep',
       'POST /api/jobs/sweep',
+      'POST /api/webhooks/clerk',
       'POST /api/webhooks/polar',
     ])
   })

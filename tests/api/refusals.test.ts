@@ -117,7 +117,8 @@ const REFUSALS: Refusal[] = [
   },
 ]
 
-const routes = await allRoutes()
+// Of Clerk there is nothing under local sign-in; tests of its own refuse there.
+const routes = (await allRoutes()).filter(({ path }) => path !== '/api/webhooks/clerk')
 const cases = REFUSALS.flatMap((refusal) =>
   routes
     .filter((listed) => refusal.applies(listed))
@@ -140,7 +141,7 @@ describe('refusals', () => {
   test.each(routes.map(({ path }) => path).filter((path, index, all) => all.indexOf(path) === index))(
     '%s answers 405 with Allow to a method it does not offer',
     async (path) => {
-      const { status, headers, json } = await call(app, `PATCH ${examplePath(path)}`)
+      const { status, headers, json } = await call(app, `SEARCH ${examplePath(path)}`)
       expect(status).toBe(405)
       expect(json.error.code).toBe('METHOD_NOT_ALLOWED')
       const offered = routes.filter((listed) => listed.path === path).map(({ method }) => method)

@@ -204,6 +204,26 @@ describe('POST /api/auth/logout', () => {
     await expectAlive(other)
   })
 
+  test('is on record once, as is ending another session', async () => {
+    const other = await signIn()
+    for (let round = 0; round < 2; round += 1) {
+      await endSession(idOf(other))
+      await logOut(session.refreshToken)
+    }
+    const ends = await db()
+      .selectFrom('audit_log')
+      .select(['actor_type', 'actor_id', 'target_type', 'target_id'])
+      .where('action', '=', 'session.end')
+      .where('target_id', 'in', [idOf(other), idOf(session)])
+      .orderBy('id')
+      .execute()
+    const record = { actor_type: 'user', actor_id: user.id, target_type: 'session' }
+    expect(ends).toEqual([
+      { ...record, target_id: idOf(other) },
+      { ...record, target_id: idOf(session) },
+    ])
+  })
+
   test('ends the session also with a token that was exchanged already', async () => {
     const { json: successor } = await refresh(session.refreshToken)
     expect((await logOut(session.refreshToken)).status).toBe(204)

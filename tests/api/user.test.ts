@@ -28,6 +28,8 @@ describe('/api/user/profile', () => {
       id: user.id,
       name: 'Ada',
       email: user.email,
+      emailVerified: false,
+      mfaEnabled: false,
       role: 'user',
       status: 'active',
       plan: 'free',
@@ -56,6 +58,29 @@ describe('/api/user/profile', () => {
     const names = Array.from({ length: 10 }, (_, index) => `setting${index}`)
     await Promise.all(names.map((name) => put({ preferences: { [name]: name } })))
     expect((await profile()).preferences).toEqual(Object.fromEntries(names.map((name) => [name, name])))
+  })
+
+  test('is on record with the names of what was set, and nothing of what to', async () => {
+    await put({ name: 'Ada King', preferences: { theme: 'dark', hints: null } })
+    const audit = db()
+      .selectFrom('audit_log')
+      .select(['actor_type', 'target_id', 'details', 'before', 'after'])
+      .where('action', '=', 'user.profile')
+      .where('actor_id', '=', user.id)
+      .orderBy('id', 'desc')
+    expect(await audit.limit(1).execute()).toEqual([
+      {
+        actor_type: 'user',
+        target_id: user.id,
+        details: { fields: ['name', 'preferences.theme', 'preferences.hints'] },
+        before: null,
+        after: null,
+      },
+    ])
+    const records = (await audit.execute()).length
+    expect((await put({ preferences: { text: 'x'.repeat(10_000) } })).status).toBe(400)
+    expect((await put({})).status).toBe(200)
+    expect((await audit.execute()).length, 'what changed nothing').toBe(records)
   })
 
   test('an empty change changes nothing', async () => {
@@ -195,6 +220,7 @@ describe('GET /api/user/usage', () => {
         durationMs: 1500,
         errorCode: null,
         requestId: expect.stringMatching(/^[\da-f-]{36}$/),
+        apiKeyId: null,
       },
     ])
   })

@@ -103,7 +103,7 @@ describe('fork.config.json', () => {
   })
 
   test('needs a version, a brand and a tool only', () => {
-    const { tools, plans, limits, trial } = parse(fileWith())
+    const { tools, plans, limits, trial, auth, apiKeys, preferences } = parse(fileWith())
     expect(tools).toEqual([
       {
         name: 'draw',
@@ -125,7 +125,17 @@ describe('fork.config.json', () => {
       imagePixelsMax: 24_000_000,
       imageSideMin: 16,
     })
-    expect(trial).toEqual({ generations: 3 })
+    expect(trial).toEqual({ generations: 3, perNetworkDaily: 20 })
+    expect(auth).toEqual({
+      provider: 'local',
+      admins: [],
+      passwordLengthMin: 12,
+      mfaForAdmins: false,
+      deletionGraceDays: 30,
+      clerk: { publishableKey: '', authorizedParties: [], allowMissingAzp: true },
+    })
+    expect(apiKeys).toEqual({ tag: 'key', perUserMax: 20 })
+    expect(preferences).toBeUndefined()
   })
 
   test('gives settings without $schema and environments', () => {
@@ -176,12 +186,40 @@ describe('mistakes in the file', () => {
       'fork.config.json:5:41  auth.admins[1]  "me" is not an e-mail address',
     ],
     [
-      '"auth": { "provider": "clerk" }',
-      'fork.config.json:5:25  auth.provider  "clerk" is not available in this version, use "local"',
+      '"auth": { "provider": "locla" }',
+      'fork.config.json:5:25  auth.provider  must be "local" or "clerk", not "locla", did you mean "local"?',
     ],
     [
-      '"auth": { "provider": "locla" }',
-      'fork.config.json:5:25  auth.provider  must be "local", not "locla", did you mean "local"?',
+      '"auth": { "deletionGraceDays": 366 }',
+      'fork.config.json:5:34  auth.deletionGraceDays  366 is above the maximum of 365',
+    ],
+    [
+      '"auth": { "clerk": { "publishableKey": "pk_test_nonsense" } }',
+      'fork.config.json:5:42  auth.clerk.publishableKey  must be a publishable key of Clerk, such as "pk_test_…"',
+    ],
+    [
+      '"auth": { "clerk": { "authorizedParties": ["*"] } }',
+      'fork.config.json:5:46  auth.clerk.authorizedParties[0]  must be an exact origin such as "https://app.example.com" or "http://localhost:5173"',
+    ],
+    [
+      '"apiKeys": { "tag": "MyKey" }',
+      'fork.config.json:5:23  apiKeys.tag  must be 2 to 10 lower case letters and digits',
+    ],
+    [
+      '"preferences": { "a b": { "type": "string" } }',
+      'fork.config.json:5:20  preferences.a b  must be a letter, then letters, digits or "_"',
+    ],
+    [
+      '"preferences": { "theme": { "type": "text" } }',
+      'fork.config.json:5:39  preferences.theme.type  must be "string" or "number" or "boolean", not "text"',
+    ],
+    [
+      '"preferences": { "theme": { "type": "string", "enum": ["dark", "dark"] } }',
+      'fork.config.json:5:66  preferences.theme.enum[1]  "dark" is there twice',
+    ],
+    [
+      '"preferences": { "pages": { "type": "number", "enum": ["1"] } }',
+      'fork.config.json:5:57  preferences.pages.enum  only a preference of type "string" has a list of values',
     ],
     [
       '"ai": { "routing": "cheapest" }',
@@ -539,6 +577,7 @@ describe('FORK__ variables', () => {
     expect(settings(Object.fromEntries(admins.reverse())).auth.admins.at(10)).toBe('a10@example.com')
     expect(settings({ FORK__TRIAL__GENERATIONS: '5', FORK__TRIAL: '{"generations":4}' }).trial).toEqual({
       generations: 5,
+      perNetworkDaily: 20,
     })
     const signIn = { FORK__LIMITS__SIGN_IN__PER_MINUTE: '5', FORK__LIMITS__SIGNIN: '{"perMinute":4}' }
     expect(settings(signIn).limits.signIn).toEqual({ perMinute: 5 })
@@ -682,9 +721,30 @@ describe('publicConfig', () => {
     })
   })
 
+  test('says how to sign in: with a password, which mail may set anew, or at Clerk', () => {
+    const local = (mailOn?: boolean) =>
+      publicConfig(full, { paymentsOn: true, ...(mailOn !== undefined && { mailOn }) }).auth
+    expect(local()).toEqual({ provider: 'local', passwordLengthMin: 12, passwordReset: false })
+    expect(local(true)).toEqual({ provider: 'local', passwordLengthMin: 12, passwordReset: true })
+    const publishableKey = `pk_test_${Buffer.from('clerk.example.com$').toString('base64')}`
+    const clerk = parse(fileWith(`"auth": { "provider": "clerk", "clerk": { "publishableKey": "${publishableKey}" } }`))
+    expect(publicConfig(clerk, { paymentsOn: true }).auth).toEqual({
+      provider: 'clerk',
+      publishableKey,
+      frontendApi: 'clerk.example.com',
+    })
+  })
+
+  test('names the preferences that a user may set, where the fork says which', () => {
+    expect(publicConfig(full, { paymentsOn: true }).preferences).toBeUndefined()
+    const preferences = { theme: { type: 'string', enum: ['light', 'dark'] }, hints: { type: 'boolean' } }
+    const fork = parse(fileWith(`"preferences": ${JSON.stringify(preferences)}`))
+    expect(publicConfig(fork, { paymentsOn: true }).preferences).toEqual(preferences)
+  })
+
   test('claims no feature that this version does not have, and payments only where they are on', () => {
     expect(full.features).toMatchObject({ apiKeys: true, payments: true })
-    const features = { generate: true, apiKeys: false, asyncJobs: false }
+    const features = { generate: true, apiKeys: true, asyncJobs: false }
     expect(publicConfig(full, { paymentsOn: true }).features).toEqual({ ...features, payments: true })
     expect(publicConfig(full, { paymentsOn: false }).features).toEqual({ ...features, payments: false })
   })

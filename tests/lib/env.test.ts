@@ -3,6 +3,8 @@ import { describe, expect, test } from 'vitest'
 import { EnvError, parseEnv } from '../../lib/env.ts'
 
 const SECRET = 'a secret that is long enough for anybody'
+const KEY = Buffer.alloc(32, 1).toString('base64')
+const OLD_KEY = Buffer.alloc(32, 2).toString('base64')
 
 function problemsOf(variables: Record<string, string>): string[] {
   try {
@@ -24,6 +26,16 @@ describe('an environment', () => {
       authJwtSecret: undefined,
       admin: undefined,
       polar: undefined,
+      clerk: {
+        secretKey: undefined,
+        jwtKey: undefined,
+        webhookSigningSecret: undefined,
+        apiUrl: undefined,
+        issuer: undefined,
+      },
+      resend: undefined,
+      appOrigin: undefined,
+      encryptionKeys: undefined,
       cronSecret: undefined,
       dataDir: '.data',
       forkConfig: undefined,
@@ -52,6 +64,16 @@ describe('an environment', () => {
       'POLAR_WEBHOOK_SECRET',
       'POLAR_ENVIRONMENT',
       'POLAR_BASE_URL',
+      'CLERK_SECRET_KEY',
+      'CLERK_JWT_KEY',
+      'CLERK_WEBHOOK_SIGNING_SECRET',
+      'CLERK_API_URL',
+      'CLERK_ISSUER',
+      'RESEND_API_KEY',
+      'RESEND_BASE_URL',
+      'MAIL_FROM',
+      'APP_URL',
+      'ENCRYPTION_KEYS',
       'CRON_SECRET',
       'DATA_DIR',
       'FORK_CONFIG',
@@ -78,6 +100,15 @@ describe('an environment', () => {
       POLAR_WEBHOOK_SECRET: 'whsec_c2VjcmV0\n',
       POLAR_ENVIRONMENT: 'sandbox',
       POLAR_BASE_URL: 'http://127.0.0.1:4020//',
+      CLERK_SECRET_KEY: ' sk_test_x ',
+      CLERK_JWT_KEY: '-----BEGIN PUBLIC KEY-----\\nMIIB\\n-----END PUBLIC KEY-----',
+      CLERK_WEBHOOK_SIGNING_SECRET: 'whsec_Y2xlcms=',
+      CLERK_API_URL: 'http://127.0.0.1:4030/',
+      CLERK_ISSUER: 'https://clerk.example.com/',
+      RESEND_API_KEY: ' re_key ',
+      RESEND_BASE_URL: 'http://127.0.0.1:4040//',
+      MAIL_FROM: 'Ink & Co <hello@example.com>',
+      ENCRYPTION_KEYS: ` new:${KEY} , old:${OLD_KEY}`,
       CRON_SECRET: 'cron',
       DATA_DIR: '/data',
       PORT: '0',
@@ -100,6 +131,18 @@ describe('an environment', () => {
         environment: 'sandbox',
         baseUrl: 'http://127.0.0.1:4020',
       },
+      clerk: {
+        secretKey: 'sk_test_x',
+        jwtKey: '-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----',
+        webhookSigningSecret: 'whsec_Y2xlcms=',
+        apiUrl: 'http://127.0.0.1:4030',
+        issuer: 'https://clerk.example.com',
+      },
+      resend: { apiKey: 're_key', from: 'Ink & Co <hello@example.com>', baseUrl: 'http://127.0.0.1:4040' },
+      encryptionKeys: [
+        { id: 'new', key: Buffer.alloc(32, 1) },
+        { id: 'old', key: Buffer.alloc(32, 2) },
+      ],
       cronSecret: 'cron',
       dataDir: '/data',
       port: 0,
@@ -164,6 +207,35 @@ describe('an environment', () => {
       variables: { KV_REST_API_URL: 'https://kv.example.com', KV_REST_API_TOKEN: '  ' },
       names: ['KV_REST_API_URL', 'KV_REST_API_TOKEN'],
     },
+    {
+      why: 'a mailer without a sender',
+      variables: { RESEND_API_KEY: 're_key' },
+      names: ['RESEND_API_KEY', 'MAIL_FROM'],
+    },
+    {
+      why: 'a sender without a mailer',
+      variables: { MAIL_FROM: 'hello@example.com' },
+      names: ['MAIL_FROM', 'RESEND_API_KEY'],
+    },
+    { why: 'a mailer that is no address', variables: { RESEND_BASE_URL: 'resend.com' }, names: ['RESEND_BASE_URL'] },
+    { why: 'an issuer that is no address', variables: { CLERK_ISSUER: 'clerk' }, names: ['CLERK_ISSUER'] },
+    { why: 'a Clerk that is no address', variables: { CLERK_API_URL: 'clerk' }, names: ['CLERK_API_URL'] },
+    { why: 'an encryption key without an id', variables: { ENCRYPTION_KEYS: KEY }, names: ['ENCRYPTION_KEYS', 'kid'] },
+    {
+      why: 'an encryption key of 31 bytes',
+      variables: { ENCRYPTION_KEYS: `a:${KEY},b:${Buffer.alloc(31).toString('base64')}` },
+      names: ['ENCRYPTION_KEYS', '32 bytes'],
+    },
+    {
+      why: 'an id of an encryption key that is there twice',
+      variables: { ENCRYPTION_KEYS: `a:${KEY},a:${OLD_KEY}` },
+      names: ['ENCRYPTION_KEYS', 'once'],
+    },
+    {
+      why: 'an id of an encryption key with a dot, which its secrets could not name',
+      variables: { ENCRYPTION_KEYS: `a.b:${KEY}` },
+      names: ['ENCRYPTION_KEYS'],
+    },
     { why: 'a secret of 31 bytes', variables: { AUTH_JWT_SECRET: 'x'.repeat(31) }, names: ['AUTH_JWT_SECRET'] },
     {
       why: 'an address that is none',
@@ -204,10 +276,14 @@ describe('an environment', () => {
       GEMINI_BASE_URL: 'nonsense',
       CRON_SECRET: 'cron-secret',
       POLAR_ACCESS_TOKEN: 'polar-token',
+      RESEND_API_KEY: 're_resend-key',
+      ENCRYPTION_KEYS: 'kid:c2hvcnQ=',
+      CLERK_SECRET_KEY: 'sk_clerk-key',
       POSTGRES_URL: 'postgres://u:p4ss@host/db',
     }
     const text =
-      problemsOf(variables).join() + problemsOf({ ...variables, AUTH_JWT_SECRET: SECRET, GEMINI_BASE_URL: '' }).join()
+      problemsOf(variables).join() +
+      problemsOf({ ...variables, AUTH_JWT_SECRET: SECRET, GEMINI_BASE_URL: '', ENCRYPTION_KEYS: '' }).join()
     expect(text).toContain('AUTH_JWT_SECRET')
     expect(text).toContain('ADMIN_PASSWORD')
     expect(text).toContain('POLAR_WEBHOOK_SECRET')
@@ -221,7 +297,7 @@ describe('an environment', () => {
       CRON_SECRET,
       POLAR_ACCESS_TOKEN,
     ]
-    for (const secret of [...secrets, SECRET, 'p4ss']) {
+    for (const secret of [...secrets, SECRET, 'p4ss', 're_resend-key', 'c2hvcnQ=', 'sk_clerk-key']) {
       expect(text).not.toContain(secret)
     }
   })

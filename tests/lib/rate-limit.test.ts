@@ -45,11 +45,13 @@ describe.skipIf(!redisUrl)('limits on a real Redis (TEST_REDIS_URL)', () => {
   keepsTheLimits(() => limits)
 
   test('all windows of a request are counted in one round trip', async () => {
-    const who = { ...ada, keyId: 'key_1' }
+    const who = { ...ada, key: { id: 'key_1', requestsPerMinute: undefined } }
     await limits.countRequest('generate', who) // Redis learns the script of the limiter.
     const before = server.requests()
     await limits.countRequest('generate', who)
     expect(server.requests() - before).toBe(1)
+    await limits.countRequest('generate', { ...ada, key: { id: 'key_1', requestsPerMinute: 5 } })
+    expect(server.requests() - before).toBe(2)
   })
 
   test('instances of the same deployment share their counts', async () => {
@@ -167,7 +169,7 @@ function keepsTheLimits(current: () => RateLimit) {
   test('the headers name every window, what is left in it and when it resets', async () => {
     vi.setSystemTime(MIDNIGHT + 17_500)
     const { countRequest } = current()
-    expect(await countRequest('generate', { ...ada, keyId: 'key_1' })).toEqual({
+    expect(await countRequest('generate', { ...ada, key: { id: 'key_1', requestsPerMinute: undefined } })).toEqual({
       allowed: true,
       retryAfterSeconds: 0,
       headers: {
@@ -218,10 +220,47 @@ function keepsTheLimits(current: () => RateLimit) {
     const limits = current()
     let allowedCount = 0
     for (let request = 0; request < 14; request += 1) {
-      const who = { ip: `203.0.113.${request}`, userId: `user_${request}`, keyId: 'key_shared' }
+      const who = {
+        ip: `203.0.113.${request}`,
+        userId: `user_${request}`,
+        key: { id: 'key_shared', requestsPerMinute: undefined },
+      }
       allowedCount += await countTimes(limits, 'generate', who, 1)
     }
     expect(allowedCount).toBe(10)
+  })
+
+  test('an API key with a limit of its own is counted by that one, whatever it does', async () => {
+    const limits = current()
+    const who = { ...ada, key: { id: 'key_own', requestsPerMinute: 3 } }
+    expect((await limits.countRequest('generate', who)).headers).toEqual({
+      'ratelimit-policy': '"generate-user";q=10;w=60, "generate-ip";q=60;w=60, "key";q=3;w=60',
+      ratelimit: '"generate-user";r=9;t=60, "generate-ip";r=59;t=60, "key";r=2;t=60',
+    })
+    expect((await limits.countRequest('read', who)).headers).toEqual({
+      'ratelimit-policy': '"read";q=120;w=60, "key";q=3;w=60',
+      ratelimit: '"read";r=119;t=60, "key";r=1;t=60',
+    })
+    expect(await countTimes(limits, 'read', who, 3)).toBe(1)
+    expect((await limits.countRequest('generate', who)).allowed).toBe(false)
+    expect((await limits.countRequest('read', ada)).headers.ratelimit, 'refusals are not counted').toBe(
+      '"read";r=117;t=60',
+    )
+    const other = { ...ada, key: { id: 'key_other', requestsPerMinute: 3 } }
+    expect(await countTimes(limits, 'read', other, 4)).toBe(3)
+  })
+
+  test('an API key may ask more often than its user only in name', async () => {
+    const who = { ...ada, key: { id: 'key_wide', requestsPerMinute: 1000 } }
+    expect(await countTimes(current(), 'generate', who, 12)).toBe(10)
+  })
+
+  test('an API key without a limit of its own is not counted where only users are', async () => {
+    const { headers } = await current().countRequest('read', {
+      ...ada,
+      key: { id: 'key_1', requestsPerMinute: undefined },
+    })
+    expect(headers['ratelimit-policy']).toBe('"read";q=120;w=60')
   })
 
   test('reading is counted per user, or per address when there is none', async () => {

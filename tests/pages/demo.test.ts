@@ -7,12 +7,14 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { openPage, pageUrl } from '../support/browser.ts'
 import { chromiumPath } from '../support/chromium.ts'
 import {
+  choosePhoto,
   fillSignUp,
   focused,
   messageOf,
   newEmail,
   PASSWORD,
   PATIENTLY,
+  photo,
   signOut,
   signUp,
   tabTo,
@@ -202,6 +204,7 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     }
     await page.getByRole('button', { name: 'Create another' }).click()
     await page.getByRole('button', { name: 'Account of Ada' }).click()
+    await page.getByText('Where you are signed in').click()
     await page.getByText('This device').waitFor()
     await page.keyboard.press('Escape')
     await page.getByRole('button', { name: '1 free left' }).waitFor()
@@ -303,17 +306,6 @@ describe('the files of the pages', () => {
     expect(ahead.map(([, name]) => name).sort()).toEqual(modules.sort())
   })
 })
-
-function photo(name: string): Buffer {
-  return readFileSync(new URL(`../fixtures/photos/${name}.jpg`, import.meta.url))
-}
-
-async function choosePhoto(page: Page, name: string): Promise<void> {
-  const choosing = page.waitForEvent('filechooser')
-  await page.getByRole('button', { name: 'Choose a photo' }).click()
-  await (await choosing).setFiles({ name: `${name}.jpg`, mimeType: 'image/jpeg', buffer: photo(name) })
-  await page.getByAltText(`Your photo: ${name}`).waitFor()
-}
 
 function createButton(page: Page) {
   return page.getByRole('button', { name: CREATE })

@@ -20,9 +20,34 @@ export async function fillSignUp(page: Page, { email, password }: { email: strin
   await page.getByRole('textbox', { name: 'Password' }).fill(password)
 }
 
-export async function signUp(page: Page): Promise<void> {
-  await fillSignUp(page, { email: newEmail(), password: PASSWORD })
+export async function signUp(page: Page): Promise<string> {
+  const email = newEmail()
+  await fillSignUp(page, { email, password: PASSWORD })
   await page.keyboard.press('Enter')
+  return email
+}
+
+/** Signs in with what signUp() used, from a page where nobody is. */
+export async function signIn(page: Page, email: string, password = PASSWORD): Promise<void> {
+  await page.getByRole('button', { name: 'Sign in' }).click()
+  await fillSignIn(page, email, password)
+}
+
+export async function fillSignIn(page: Page, email: string, password = PASSWORD): Promise<void> {
+  await page.getByLabel('E-mail').fill(email)
+  await page.getByRole('textbox', { name: 'Password' }).fill(password)
+  await page.keyboard.press('Enter')
+}
+
+export function photo(name: string): Buffer {
+  return readFileSync(new URL(`../fixtures/photos/${name}.jpg`, import.meta.url))
+}
+
+export async function choosePhoto(page: Page, name: string): Promise<void> {
+  const choosing = page.waitForEvent('filechooser')
+  await page.getByRole('button', { name: 'Choose a photo' }).click()
+  await (await choosing).setFiles({ name: `${name}.jpg`, mimeType: 'image/jpeg', buffer: photo(name) })
+  await page.getByAltText(`Your photo: ${name}`).waitFor()
 }
 
 export async function signOut(page: Page): Promise<void> {

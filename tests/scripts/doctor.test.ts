@@ -21,6 +21,9 @@ const DEPLOYED = {
   ADMIN_PASSWORD: 'admin-password-value',
   POLAR_ACCESS_TOKEN: 'polar-token-value',
   POLAR_WEBHOOK_SECRET: 'polar-secret-value',
+  RESEND_API_KEY: 'resend-key-value',
+  MAIL_FROM: 'hello@example.com',
+  ENCRYPTION_KEYS: `first:${Buffer.alloc(32).toString('base64')}`,
   CRON_SECRET: 'cron-secret-value',
 }
 
@@ -139,6 +142,8 @@ describe('features', () => {
       gemini: true,
       sketch: true,
       payments: true,
+      mail: true,
+      encryption: true,
       sweep: true,
     })
   })
@@ -162,6 +167,25 @@ describe('features', () => {
       on: true,
       reason: expect.stringContaining('/tmp/data'),
     })
+  })
+
+  test('mail goes through Resend, is printed in development, and is off elsewhere', () => {
+    const mail = (variables: Record<string, string>) => feature(variables, 'mail')
+    expect(mail(DEPLOYED)).toEqual({ name: 'mail', on: true, reason: 'Resend' })
+    expect(mail({ ...DEPLOYED, RESEND_BASE_URL: 'http://user:pass@127.0.0.1:4040' })?.reason).toBe(
+      'Resend at 127.0.0.1:4040',
+    )
+    expect(mail({})).toMatchObject({ on: true, reason: expect.stringContaining('printed here') })
+    const off = { name: 'mail', on: false, reason: 'RESEND_API_KEY and MAIL_FROM are not set.' }
+    expect(mail({ VERCEL: '1', VERCEL_ENV: 'production' })).toEqual(off)
+  })
+
+  test('encryption needs keys as soon as a database is shared', () => {
+    const encryption = (variables: Record<string, string>) => feature(variables, 'encryption')
+    expect(encryption(DEPLOYED)).toMatchObject({ on: true, reason: expect.stringContaining('"first"') })
+    expect(encryption({})).toMatchObject({ on: true, reason: expect.stringContaining('.data') })
+    const { ENCRYPTION_KEYS: _, ...without } = DEPLOYED
+    expect(encryption(without)).toEqual({ name: 'encryption', on: false, reason: 'ENCRYPTION_KEYS is not set.' })
   })
 
   test('are off when the configuration says so', () => {
@@ -312,7 +336,12 @@ describe('settings that are not in force', () => {
         FORK__AI__CACHE_SECONDS: '60',
         FORK__TOOLS__0__PROVIDERS: '["openai","sketch"]',
       }),
-    ).toEqual(['ai.budgets', 'ai.cacheSeconds', 'features.apiKeys', 'features.asyncJobs', 'tools[].providers'])
+    ).toEqual(['ai.budgets', 'ai.cacheSeconds', 'features.asyncJobs', 'tools[].providers'])
+    const admins = { FORK__AUTH__ADMINS: '["me@example.com"]', FORK__FEATURES__ASYNC_JOBS: 'false' }
+    expect(paths(admins), 'where no address can be verified').toContain('auth.admins')
+    const { RESEND_API_KEY, MAIL_FROM } = DEPLOYED
+    expect(paths({ ...admins, RESEND_API_KEY, MAIL_FROM })).not.toContain('auth.admins')
+    expect(paths({ ...admins, FORK__AUTH__PROVIDER: 'clerk' })).not.toContain('auth.admins')
   })
 })
 

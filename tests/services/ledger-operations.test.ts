@@ -101,6 +101,7 @@ describe('a hold', () => {
     expect(await usageRows(account.userId)).toEqual([
       {
         id: expect.any(String),
+        api_key_id: null,
         user_id: account.userId,
         tool_id: usage.toolId,
         timestamp: expect.any(Date),

@@ -51,6 +51,7 @@ describe('the list of runs', () => {
       model: null,
       error_code: null,
       request_id: expect.any(String),
+      api_key_id: null,
     })
   })
 

@@ -1,13 +1,16 @@
 // Migrations on real PostgreSQL: there and back, many at once, and the tables that the data model promises.
 import { readdirSync } from 'node:fs'
-import { CompiledQuery, type Kysely } from 'kysely'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { CompiledQuery, Kysely, PGliteDialect, sql } from 'kysely'
+import { Migrator } from 'kysely/migration'
+import pg from 'pg'
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import { isMigrated, migrateDown, migrateToLatest, migrationStatus, migrations } from '../../db/migrate.ts'
 import type { Database } from '../../db/schema.ts'
 import { seedAdmin } from '../../lib/auth/accounts.ts'
 import { type App, call, startApp } from '../support/app.ts'
 import { connect, emptyDatabase } from '../support/empty-database.ts'
+import { ledgerViolations } from '../support/money.ts'
 
 const ADMIN = { email: 'admin@example.com', password: 'the first password of the admin' }
 const NAMES = Object.keys(migrations)
@@ -15,6 +18,7 @@ const NAMES = Object.keys(migrations)
 let app: App
 
 beforeAll(async () => {
+  pg.types.setTypeParser(pg.types.builtins.INT8, Number)
   app = await startApp({ ADMIN_EMAIL: ADMIN.email, ADMIN_PASSWORD: ADMIN.password })
 })
 
@@ -61,6 +65,93 @@ describe('migrations', () => {
     expect(enums).toEqual(expect.arrayContaining(ENUMS))
   })
 })
+
+describe('people and keys', () => {
+  const ADA = '00000000-0000-4000-8000-000000000001'
+  const GRACE = '00000000-0000-4000-8000-000000000002'
+  const [LIVING, ENDED] = ['10000000-0000-4000-8000-000000000001', '10000000-0000-4000-8000-000000000002']
+  const ALLOWANCES = '{"free": 1000, "pro": 50000, "enterprise": 500000}'
+
+  test.each([
+    ['PostgreSQL', async () => connect(await emptyDatabase())],
+    ['the embedded database', embedded],
+  ])('from before identity live on after it, after its undoing, and after it again: on %s', async (_, open) => {
+    const database = await open()
+    const run = async (...statements: string[]) => {
+      for (const statement of statements) await sql.raw(statement).execute(database)
+    }
+    const rows = async (text: string) => (await sql.raw<Record<string, unknown>>(text).execute(database)).rows
+    const keys = () => rows('select * from api_keys order by id')
+    const reserve = (hold: string, tokens: number) =>
+      `select * from api_key_reserve('${LIVING}', '${ADA}', '${hold}', ${tokens}, '1 hour', '${ALLOWANCES}')`
+
+    const { error } = await migrator(database).migrateTo('0006_plans')
+    expect(error).toBeUndefined()
+    await run(
+      `insert into users (id, name, email, password_hash) values ('${ADA}', 'Ada', 'ada@example.com', 'x')`,
+      `select ledger_open('${ADA}', '${ALLOWANCES}', 0, 'trial')`,
+      `insert into api_keys (id, user_id, key_hash, key_prefix, name, active) values
+        ('${LIVING}', '${ADA}', 'a', 'aaaaaaaa', 'living', true), ('${ENDED}', '${ADA}', 'b', 'bbbbbbbb', 'ended', false)`,
+      `insert into audit_log (actor_type, actor_id, action) values ('user', '${ADA}', 'before')`,
+    )
+    const before = await keys()
+
+    expect(await migrateToLatest(database)).toEqual(NAMES.slice(6))
+    const defaults = { scopes: ['generate', 'read'], token_budget: null, tokens_used: 0, requests_per_minute: null }
+    expect(await keys()).toMatchObject([
+      { ...defaults, active: true, revoked_at: null, revoked_reason: null },
+      { ...defaults, active: false, revoked_at: expect.any(Date), revoked_reason: 'revoked' },
+    ])
+    await run(
+      `update api_keys set token_budget = 100 where id = '${LIVING}'`,
+      `update users set status = 'deleted', deleted_at = now(), purge_after = now() where id = '${ADA}'`,
+      `insert into users (id, name, email, clerk_id) values ('${GRACE}', 'Grace', 'ada@example.com', 'user_grace')`,
+      `update users set status = 'active', email = 'ada.again@example.com', deleted_at = null, purge_after = null where id = '${ADA}'`,
+      `insert into audit_log (actor_type, actor_id, action) values ('api_key', '${ADA}', 'between')`,
+    )
+    expect(await rows(reserve('paid', 60))).toMatchObject([{ status: 'ok', held: 60 }])
+    await run(`select ledger_close('paid', 50, 'settled')`)
+    expect(await rows(reserve('open', 50))).toMatchObject([{ status: 'ok' }])
+    expect(await rows(reserve('more', 1))).toMatchObject([
+      { status: 'key_budget', token_budget: 100, tokens_used: 100 },
+    ])
+    await run(`update users set status = 'deleted' where id = '${ADA}'`)
+
+    const undone = NAMES.slice(6)
+    for (const name of undone.toReversed()) expect(await migrateDown(database)).toEqual([name])
+    expect(await keys()).toEqual(before)
+    expect(await rows('select id, email from users order by id')).toEqual([
+      { id: ADA, email: `${ADA}@deleted.invalid` },
+      { id: GRACE, email: 'ada@example.com' },
+    ])
+    await run(`update users set status = 'active' where id = '${ADA}'`, `select ledger_close('open', null, 'voided')`)
+
+    expect(await migrateToLatest(database)).toEqual(undone)
+    expect(await keys()).toMatchObject([
+      { active: true, ...defaults },
+      { active: false, ...defaults },
+    ])
+    expect(await rows(reserve('again', 100))).toMatchObject([{ status: 'ok' }])
+    expect(await keys()).toMatchObject([{ tokens_used: 100 }, { tokens_used: 0 }])
+    expect(await ledgerViolations(database)).toEqual([])
+    expect(
+      await rows('select count(*)::int as logged, (select seq::int from audit_head) as chained from audit_log'),
+    ).toEqual([{ logged: 2, chained: 2 }])
+  })
+})
+
+/** An embedded database of one test's own, in memory. */
+async function embedded(): Promise<Kysely<Database>> {
+  const { PGlite } = await import('@electric-sql/pglite')
+  const pglite = await PGlite.create({ parsers: { 20: Number } })
+  const database = new Kysely<Database>({ dialect: new PGliteDialect({ pglite }) })
+  onTestFinished(() => database.destroy())
+  return database
+}
+
+function migrator(database: Kysely<Database>): Migrator {
+  return new Migrator({ db: database, provider: { getMigrations: async () => migrations } })
+}
 
 describe('the seeded admin', () => {
   test('is made once, even by several at once, and keeps the password it has', async () => {
@@ -126,7 +217,7 @@ const COLUMNS = lines(`
   users.id uuid not null default gen_random_uuid()
   users.name varchar(100) not null
   users.email varchar(255) not null
-  users.password_hash varchar(255) not null
+  users.password_hash varchar(255)
   users.role user_role not null default 'user'::user_role
   users.created_at timestamp with time zone not null default now()
   users.updated_at timestamp with time zone not null default now()
@@ -164,6 +255,15 @@ const COLUMNS = lines(`
   api_keys.created_at timestamp with time zone not null default now()
   api_keys.last_used_at timestamp with time zone
   api_keys.expires_at timestamp with time zone
+  api_keys.scopes ARRAY not null default '{generate,read}'::text[]
+  api_keys.revoked_at timestamp with time zone
+  api_keys.revoked_reason varchar(20)
+  api_keys.rotated_to uuid
+  api_keys.token_budget bigint
+  api_keys.tokens_used bigint not null default 0
+  api_keys.requests_per_minute integer
+  ledger_hold.api_key_id uuid
+  usage_logs.api_key_id uuid
   refresh_tokens.id uuid not null default gen_random_uuid()
   refresh_tokens.user_id uuid not null
   refresh_tokens.token_hash varchar(255) not null
@@ -189,13 +289,16 @@ const KEYS = lines(`
   usage_logs: CHECK ((duration_ms >= 0))
   api_keys: PRIMARY KEY (id)
   api_keys: FOREIGN KEY (user_id) REFERENCES users(id)
+  api_keys: FOREIGN KEY (rotated_to) REFERENCES api_keys(id)
+  api_keys: CHECK ((tokens_used >= 0))
+  api_keys: CHECK ((tokens_used <= token_budget))
   refresh_tokens: PRIMARY KEY (id)
   refresh_tokens: FOREIGN KEY (user_id) REFERENCES users(id)
   refresh_tokens: FOREIGN KEY (replaced_by) REFERENCES refresh_tokens(id) DEFERRABLE INITIALLY DEFERRED
 `)
 
 const INDEXES = lines(`
-  UNIQUE INDEX ix_users_email ON public.users USING btree (email)
+  UNIQUE INDEX ix_users_email ON public.users USING btree (email) WHERE (status <> 'deleted'::user_status)
   INDEX ix_users_role ON public.users USING btree (role)
   UNIQUE INDEX ix_subscriptions_user_id ON public.subscriptions USING btree (user_id)
   INDEX ix_subscriptions_status ON public.subscriptions USING btree (status)

@@ -1,13 +1,15 @@
 // How often one generation waits for a store: counted, so that it cannot creep up unseen.
-import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type App, givenUser, processImage, startApp, type TestUser } from '../support/app.ts'
+import { type App, call, givenUser, processImage, startApp, type TestUser } from '../support/app.ts'
 import { startGeminiStub } from '../support/gemini-stub.ts'
 import { leaveTokens } from '../support/money.ts'
+import { countingStatements } from '../support/statements.ts'
 
 let app: App
 let stub: Awaited<ReturnType<typeof startGeminiStub>>
 let user: TestUser
+let keyOwner: TestUser
+let key: string
 
 beforeAll(async () => {
   stub = await startGeminiStub()
@@ -17,51 +19,63 @@ beforeAll(async () => {
     FORK__TOOLS__0__PROVIDERS: '["gemini"]',
   })
   user = await givenUser(app)
+  keyOwner = await givenUser(app)
+  const terms = { name: 'counted', requestsPerMinute: 1000, tokenBudget: 1000 }
+  key = (await call(app, 'POST /api/api-keys', { token: keyOwner.token, body: terms })).json.key
   await processImage(app, user) // The first request of a process also writes the tools, and sends the limiter's script.
 })
 
 afterAll(() => stub.close())
 
+const CASES = [
+  { what: 'a trial', status: 200, tokens: undefined, headers: {}, sql: ['reserve', 'ledger_close'] },
+  { what: 'a paid one', status: 200, tokens: 100, headers: {}, sql: ['reserve', 'ledger_close'] },
+  {
+    what: 'one with an Idempotency-Key',
+    status: 200,
+    tokens: 100,
+    headers: { 'idempotency-key': 'counted' },
+    sql: ['idempotency_claim', 'reserve', 'ledger_close', 'update "idempotency_keys"'],
+  },
+  {
+    what: 'its replay',
+    status: 200,
+    tokens: undefined,
+    headers: { 'idempotency-key': 'counted' },
+    sql: ['idempotency_claim'],
+  },
+  { what: 'one that cannot be paid', status: 402, tokens: 99, headers: {}, sql: ['reserve'] },
+]
+
 describe('one generation', () => {
-  test.each([
-    { what: 'a trial', status: 200, tokens: undefined, headers: {}, sql: ['ledger_reserve', 'ledger_close'] },
-    { what: 'a paid one', status: 200, tokens: 100, headers: {}, sql: ['ledger_reserve', 'ledger_close'] },
-    {
-      what: 'one with an Idempotency-Key',
-      status: 200,
-      tokens: 100,
-      headers: { 'idempotency-key': 'counted' },
-      sql: ['idempotency_claim', 'ledger_reserve', 'ledger_close', 'update "idempotency_keys"'],
-    },
-    {
-      what: 'its replay',
-      status: 200,
-      tokens: undefined,
-      headers: { 'idempotency-key': 'counted' },
-      sql: ['idempotency_claim'],
-    },
-    { what: 'one that cannot be paid', status: 402, tokens: 99, headers: {}, sql: ['ledger_reserve'] },
-  ])('waits $sql.length times for PostgreSQL and once for KV: $what', async ({ status, tokens, headers, sql }) => {
-    if (tokens !== undefined) await leaveTokens(user.id, tokens)
+  test.each(CASES)('waits $sql.length times for PostgreSQL and once for KV: $what', async (one) => {
+    await expectWaits(user, user.id, one, (name) => (name === 'reserve' ? 'ledger_reserve' : name))
+  })
+
+  test.each(CASES)('with an API key waits once more for PostgreSQL: $what', async (one) => {
+    const caller = { ...keyOwner, token: key }
+    const expected = { ...one, sql: ['from api_keys k join users', ...one.sql] }
+    await expectWaits(caller, keyOwner.id, expected, (name) => (name === 'reserve' ? 'api_key_reserve' : name))
+  })
+
+  test('with a mistyped API key waits for nothing at all', async () => {
     const kvBefore = app.stores.kvRequests()
-    const { result: reply, statements } = await countingStatements(() => processImage(app, user, { headers }))
-    expect(reply.status).toBe(status)
-    expect(statements).toEqual(sql.map((name) => expect.stringContaining(name)))
-    expect(app.stores.kvRequests() - kvBefore).toBe(1)
+    const typo = { ...user, token: key.slice(0, -1) + (key.endsWith('0') ? '1' : '0') }
+    const { result: reply, statements } = await countingStatements(() => processImage(app, typo))
+    expect([reply.status, statements, app.stores.kvRequests() - kvBefore]).toEqual([401, [], 0])
   })
 })
 
-/** Every statement that any connection of this process sends while `work` runs. */
-async function countingStatements<T>(work: () => Promise<T>): Promise<{ result: T; statements: string[] }> {
-  const { query } = pg.Client.prototype
-  const statements: string[] = []
-  pg.Client.prototype.query = function (this: pg.Client, ...args: [pg.QueryConfig | string, ...unknown[]]) {
-    statements.push(typeof args[0] === 'string' ? args[0] : args[0].text)
-    return Reflect.apply(query, this, args)
-  }
-  try {
-    return { result: await work(), statements }
-  } finally {
-    pg.Client.prototype.query = query
-  }
+async function expectWaits(
+  caller: TestUser,
+  userId: string,
+  { status, tokens, headers, sql }: Omit<(typeof CASES)[number], 'what'>,
+  nameOf: (step: string) => string,
+) {
+  if (tokens !== undefined) await leaveTokens(userId, tokens)
+  const kvBefore = app.stores.kvRequests()
+  const { result: reply, statements } = await countingStatements(() => processImage(app, caller, { headers }))
+  expect(reply.status).toBe(status)
+  expect(statements).toEqual(sql.map((name) => expect.stringContaining(nameOf(name))))
+  expect(app.stores.kvRequests() - kvBefore).toBe(1)
 }

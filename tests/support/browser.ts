@@ -50,8 +50,12 @@ export interface OpenPage {
   problems: string[]
 }
 
-/** Opens an address in a context of its own: no cookies, no storage of other tests. */
-export async function openPage(url: string, options: BrowserContextOptions = {}): Promise<OpenPage> {
+/** Opens an address in a context of its own: no cookies, no storage of other tests. `prepare` sees the page before it is opened. */
+export async function openPage(
+  url: string,
+  options: BrowserContextOptions = {},
+  prepare: (page: Page) => Promise<void> = async () => {},
+): Promise<OpenPage> {
   browser ??= launch()
   const context = await (await browser).newContext({ viewport: { width: 1280, height: 900 }, ...options })
   const page = await context.newPage()
@@ -60,6 +64,7 @@ export async function openPage(url: string, options: BrowserContextOptions = {})
     if (message.type() === 'error') problems.push(message.text())
   })
   page.on('pageerror', (error) => problems.push(String(error.stack)))
+  await prepare(page)
   await page.goto(url)
   return { page, problems }
 }

@@ -70,6 +70,11 @@ export async function ledgerViolations(database: Kysely<Database> = db()): Promi
       group by h.user_id having
         coalesce(sum(h.spent) filter (where h.unit = 'token'), 0)
           <> (select coalesce(sum(u.tokens_used), 0) from usage_logs u where u.user_id = h.user_id)
+    union all
+    select 'spent by a key <> its holds', k.id::text from api_keys k left join lateral (
+        select coalesce(sum(case h.state when 'pending' then h.amount else h.spent end), 0) as tokens
+        from ledger_hold h where h.api_key_id = k.id and h.unit = 'token') q on true
+      where k.tokens_used <> q.tokens
   `.execute(database)
   return rows
 }

@@ -1,8 +1,9 @@
 // The application as a process of its own, from source: a second instance, or one to be killed.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { onTestFinished } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import type { App } from './app.ts'
+import { secretsIn } from './console.ts'
 import type { Stores } from './lane.ts'
 
 const START_TIMEOUT_MS = 30_000
@@ -27,6 +28,7 @@ export async function startServer(stores: Stores, variables: Record<string, stri
   const kill = async () => {
     child.kill('SIGKILL')
     await exited
+    expect(secretsIn(output), 'secrets in the output of the server').toEqual([])
   }
   onTestFinished(kill)
   let output = ''
