@@ -3,12 +3,12 @@ import * as v from 'valibot'
 import { db } from '../db/client.ts'
 import { actorOf } from '../lib/audit.ts'
 import { createKey, listKeys, requireKeysOn, revokeKey, rotateKey, SCOPES } from '../lib/auth/api-keys.ts'
-import { Cursor, PageLimit } from '../lib/billing/paging.ts'
 import { Instant } from '../lib/billing/period.ts'
 import { validate } from '../lib/http/body.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
 import { AppError } from '../lib/http/errors.ts'
 import { keepReceipt } from '../lib/http/idempotency.ts'
+import { Cursor, PageLimit } from '../lib/paging.ts'
 
 const TOKEN_BUDGET_MAX = 1_000_000_000
 const REQUESTS_PER_MINUTE_MAX = 100_000

@@ -2,8 +2,8 @@
 import { type Kysely, sql } from 'kysely'
 import * as v from 'valibot'
 import type { Database } from '../../db/schema.ts'
-import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from '../billing/paging.ts'
 import { Instant } from '../billing/period.ts'
+import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from '../paging.ts'
 
 const ACTOR_TYPES = ['user', 'admin', 'api_key', 'system', 'webhook'] as const
 

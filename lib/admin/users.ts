@@ -3,9 +3,9 @@ import { type Kysely, sql } from 'kysely'
 import * as v from 'valibot'
 import type { Database } from '../../db/schema.ts'
 import { listOrders } from '../billing/operator.ts'
-import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from '../billing/paging.ts'
 import { AppError } from '../http/errors.ts'
 import { statementOf } from '../ledger/ledger.ts'
+import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from '../paging.ts'
 import { riskOf } from './risk.ts'
 
 const RECENT_ORDERS = 10

@@ -1,9 +1,9 @@
 // Everything that is held about a user as one JSON document, read from the database in pages and written as it comes.
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import type { Database } from '../../db/schema.ts'
-import { microsOf } from '../billing/paging.ts'
 import { statementOf } from '../ledger/ledger.ts'
 import { describeError, log } from '../log.ts'
+import { microsOf } from '../paging.ts'
 
 /** Rows of one section; the newest, when there are more. */
 const ROWS_MAX = 100_000

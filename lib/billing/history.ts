@@ -2,8 +2,8 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import * as v from 'valibot'
 import type { Database, LotKind } from '../../db/schema.ts'
+import { Cursor, isAfter, microsOf, type Page, PageLimit, type Position, pageOf } from '../paging.ts'
 import { toCsv } from './csv.ts'
-import { Cursor, isAfter, microsOf, type Page, PageLimit, type Position, pageOf } from './paging.ts'
 
 const CSV_ROWS_MAX = 10_000
 

@@ -5,8 +5,8 @@ import type { Database } from '../../db/schema.ts'
 import { type Actor, recordAudit } from '../audit.ts'
 import { invalidField } from '../http/body.ts'
 import { AppError } from '../http/errors.ts'
+import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from '../paging.ts'
 import { assignOrder } from './orders.ts'
-import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from './paging.ts'
 
 export const OrdersQuery = v.strictObject({
   status: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(40))),

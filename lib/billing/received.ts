@@ -5,8 +5,8 @@ import type { Database } from '../../db/schema.ts'
 import type { Actor } from '../audit.ts'
 import { recordAudit } from '../audit.ts'
 import { AppError } from '../http/errors.ts'
+import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from '../paging.ts'
 import { replayEvent } from './inbox.ts'
-import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from './paging.ts'
 
 export const WebhooksQuery = v.strictObject({
   outcome: v.optional(v.picklist(['applied', 'ignored', 'unreadable', 'failed'])),

@@ -1,6 +1,5 @@
 // The second factor: setting it up with an authenticator app, recovery codes shown once, and switching it off.
-import { html, useRef, useState } from '../vendor/preact-htm.js'
-import { encode } from '../vendor/uqr.js'
+import { html, useEffect, useRef, useState } from '../vendor/preact-htm.js'
 import { Missing, useFound } from './account-list.js'
 import { ActionButton, Outcome } from './actions.js'
 import { jsonOf } from './api.js'
@@ -66,9 +65,14 @@ function Enrolment({ enrolment: { secret, otpauthUrl }, onSubmit, onCancel }) {
   `
 }
 
-/** With the quiet border that readers need, dark on light in either colour scheme. */
+/** With the quiet border that readers need, dark on light in either colour scheme. Few ever need it, so it is fetched late. */
 function QrCode({ text }) {
-  const { data, size } = encode(text, { border: 4 })
+  const [code, setCode] = useState(undefined)
+  useEffect(() => {
+    import('../vendor/uqr.js').then(({ encode }) => setCode(encode(text, { border: 4 })))
+  }, [text])
+  if (!code) return null
+  const { data, size } = code
   const path = data.flatMap((row, y) => row.map((isDark, x) => (isDark ? `M${x} ${y}h1v1h-1z` : ''))).join('')
   return html`
     <svg class="qr" viewBox=${`0 0 ${size} ${size}`} role="img" aria-label=${t('factorQr')} shape-rendering="crispEdges">

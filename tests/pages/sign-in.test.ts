@@ -92,7 +92,7 @@ describe.skipIf(!chromiumPath)('signing in on the demo page', () => {
     const href = await box.getByRole('link', { name: 'Open in an app on this device' }).getAttribute('href')
     const secret = new URL(href ?? '').searchParams.get('secret') ?? ''
     expect(((await box.locator('code').textContent()) ?? '').replaceAll(/\s/g, '')).toBe(secret)
-    expect(await page.getByRole('img', { name: 'The key as a QR code' }).isVisible()).toBe(true)
+    await page.getByRole('img', { name: 'The key as a QR code' }).waitFor()
     expect(await violations(page)).toEqual([])
     await sendCode(page, wrongCodeOf(secret), 'Switch it on')
     await expect.poll(() => messageOf(page, 'Code')).toBe('This code is not right, or no longer.')
