@@ -1,6 +1,7 @@
 // Accounts of local sign-in: register, change the password, and the seeded admin.
 import { type Kysely, sql } from 'kysely'
 import { db } from '../../db/client.ts'
+import { isUniqueViolation } from '../../db/errors.ts'
 import type { Database } from '../../db/schema.ts'
 import { recordAudit } from '../audit.ts'
 import { env } from '../env.ts'
@@ -115,8 +116,4 @@ export function personalWords({ name, email }: { name: string; email: string }):
 
 export function emailTaken(): AppError {
   return new AppError('EMAIL_TAKEN', 'There is an account with this e-mail address already. Sign in instead.')
-}
-
-export function isUniqueViolation(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === '23505'
 }

@@ -1,11 +1,12 @@
 // The address of an account of local sign-in: proven by a link in a mail, and changed the same way.
 import { db } from '../../db/client.ts'
+import { isUniqueViolation } from '../../db/errors.ts'
 import { type Actor, recordAudit } from '../audit.ts'
 import { env } from '../env.ts'
 import { invalidField } from '../http/body.ts'
 import { requireMail } from '../mail.ts'
 import { addressChangedMail, addressTakenMail, afterAnswer, sendSparingly, verificationMail } from './account-mail.ts'
-import { emailTaken, isUniqueViolation } from './accounts.ts'
+import { emailTaken } from './accounts.ts'
 import { confirmPassword } from './confirm.ts'
 import { endTokens, issueToken, redeemToken, worthless } from './email-tokens.ts'
 import { addressProven } from './new-user.ts'

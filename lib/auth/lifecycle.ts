@@ -1,6 +1,7 @@
 // The life of an account: suspended, taken back, promoted, deleted, restored. Each act is one with its audit row, in the caller's
 // transaction; Clerk is told after the commit (clerk-outbox.ts).
 import { sql, type Transaction } from 'kysely'
+import { isUniqueViolation } from '../../db/errors.ts'
 import type { Database, Role, UserStatus } from '../../db/schema.ts'
 import { type Actor, recordAudit } from '../audit.ts'
 import { config } from '../config.ts'
@@ -217,8 +218,4 @@ async function changeStatus(
 
 function addressTaken(cause: unknown): AppError {
   return new AppError('CONFLICT', 'The e-mail address of this account belongs to another one by now.', { cause })
-}
-
-function isUniqueViolation(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === '23505'
 }

@@ -2,14 +2,8 @@
 import { hash } from '@node-rs/bcrypt'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
-import {
-  changePassword,
-  isUniqueViolation,
-  personalWords,
-  register,
-  requireActive,
-  seedAdmin,
-} from '../../lib/auth/accounts.ts'
+import { isUniqueViolation } from '../../db/errors.ts'
+import { changePassword, personalWords, register, requireActive, seedAdmin } from '../../lib/auth/accounts.ts'
 import { issueToken } from '../../lib/auth/email-tokens.ts'
 import { verifyPassword } from '../../lib/auth/passwords.ts'
 import { beginSession } from '../../lib/auth/sessions.ts'
