@@ -1,5 +1,8 @@
 // Checks a merged configuration: every unknown key, every bad value and every contradiction, each with its path.
+
 import * as v from 'valibot'
+import { CAPABILITIES } from './ai/capabilities.ts'
+import { takesImage } from './ai/provider.ts'
 import { ConfigFile, type ForkConfig } from './config-schema.ts'
 
 export type Key = string | number
@@ -28,7 +31,7 @@ export interface SchemaNode {
 }
 
 /** Names that every image tool's request has already. */
-const RESERVED_OPTIONS = ['quality', 'format', 'provider']
+const RESERVED_OPTIONS = ['quality', 'format', 'provider', 'text']
 
 /** Checks `merged`, a configuration file with one environment merged in. Returns what is wrong, and the settings when they have the right shape. */
 export function check(merged: unknown): { issues: Issue[]; settings?: ForkConfig } {
@@ -222,9 +225,15 @@ function polarProducts(plans: ForkConfig['plans'], payments: ForkConfig['payment
 
 function checkTool(tool: ForkConfig['tools'][number], path: Key[]): Issue[] {
   const names = Object.keys(tool.options)
+  const takesText = !takesImage(tool.does)
+  const fillable = takesText ? [...names, 'text'] : names
+  const unheard: Issue[] =
+    takesText && !placeholders(tool.prompt).includes('text')
+      ? [{ path: [...path, 'prompt'], message: '{{text}}, what the user wrote, stands nowhere in it', at: 'value' }]
+      : []
   const undeclared = placeholders(tool.prompt)
-    .filter((name) => !names.includes(name))
-    .map((name) => choiceIssue([...path, 'prompt'], `{{${name}}} is not an option of this tool`, name, names))
+    .filter((name) => !fillable.includes(name))
+    .map((name) => choiceIssue([...path, 'prompt'], `{{${name}}} is not an option of this tool`, name, fillable))
   const reserved = names
     .filter((name) => RESERVED_OPTIONS.includes(name))
     .map(
@@ -234,7 +243,10 @@ function checkTool(tool: ForkConfig['tools'][number], path: Key[]): Issue[] {
     checkOption(option, [...path, 'options', name]),
   )
   const providers = tool.providers.map((value, index) => ({ value, path: [...path, 'providers', index] }))
-  return [...undeclared, ...reserved, ...options, ...doubles(providers)]
+  const unable = providers
+    .filter(({ value }) => CAPABILITIES[value][tool.does] === undefined)
+    .map(({ value, path }): Issue => ({ path, message: `"${value}" cannot do ${tool.does}`, at: 'value' }))
+  return [...unheard, ...undeclared, ...reserved, ...options, ...unable, ...doubles(providers)]
 }
 
 function checkOption(option: ForkConfig['tools'][number]['options'][string], path: Key[]): Issue[] {

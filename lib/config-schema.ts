@@ -1,43 +1,11 @@
 // The shape of fork.config.json: strict valibot schemas, documented so that fork.schema.json gives editors completion and hover.
 import * as v from 'valibot'
-
-/** Every provider a tool may list. Those this version cannot run are skipped when a request comes. */
-export const PROVIDER_IDS = ['gemini', 'openai', 'anthropic', 'stability', 'sketch'] as const
+import { PROVIDER_IDS } from './ai/capabilities.ts'
+import { TASKS } from './ai/provider.ts'
+import { count, email, flag, matching, text } from './config-fields.ts'
+import { Ai } from './config-schema-ai.ts'
 
 export const STAGES = ['development', 'preview', 'production'] as const
-
-function text(description: string, charactersMax = 200) {
-  return v.pipe(v.string(), v.nonEmpty(), v.maxLength(charactersMax), v.description(description))
-}
-
-function count(description: string, min: number, max: number) {
-  return v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max), v.description(description))
-}
-
-function amountUsd(description: string) {
-  return v.pipe(v.number(), v.minValue(0), v.maxValue(1_000_000), v.description(description))
-}
-
-function flag(description: string) {
-  return v.pipe(v.boolean(), v.description(description))
-}
-
-/** Text of one form, which `form` names in "must be …". */
-function matching(pattern: RegExp, form: string, description: string) {
-  return v.pipe(v.string(), v.regex(pattern, `must be ${form}`), v.description(description))
-}
-
-function email(description: string) {
-  return v.pipe(v.string(), v.email(), v.description(description))
-}
-
-/** The sentence for a setting that has one value today and gets others later. */
-function onlyNow(value: string, later: string[]) {
-  return ({ input, received }: v.PicklistIssue) =>
-    typeof input === 'string' && later.includes(input)
-      ? `"${input}" is not available in this version, use "${value}"`
-      : `must be "${value}", not ${received}`
-}
 
 const Color = matching(/^#[0-9a-fA-F]{6}$/, 'a colour such as "#1d4ed8"', 'Colour as #rrggbb.')
 
@@ -70,7 +38,7 @@ const Brand = v.strictObject({
   ),
   texts: v.optional(
     v.strictObject({
-      uploadPrompt: v.optional(text('Asks for the photo.'), 'Choose a photo'),
+      uploadPrompt: v.optional(text('Asks for the photo, or for the words; the page has its own when left out.')),
       createButton: v.optional(text('Starts the work.', 40), 'Create'),
       working: v.optional(text('Shown while the work runs.'), 'Working on it…'),
       resultTitle: v.optional(text('Stands above the result.'), 'Your result'),
@@ -204,14 +172,32 @@ const Tool = v.pipe(
     ),
     title: v.optional(text('What users see; made from the name when left out.', 60)),
     description: text('What the tool does, for users.', 500),
+    does: v.optional(
+      v.pipe(
+        v.picklist(TASKS),
+        v.description('What goes in and what comes out; "remove-background" cuts the subject out and needs no prompt.'),
+      ),
+      'image->image',
+    ),
     prompt: text(
-      'The instruction to the image model. {{name}} stands for the chosen value of the option "name".',
+      'The instruction to the model. {{name}} stands for the chosen value of the option "name", {{text}} for what the user wrote.',
       10_000,
     ),
-    priceTokens: count('Tokens charged for one image.', 1, 1_000_000),
+    priceTokens: count('Tokens charged for one result.', 1, 1_000_000),
     highQualityPriceTokens: v.optional(
       count('Tokens charged for quality "high"; priceTokens when left out.', 1, 1_000_000),
     ),
+    draftPriceTokens: v.optional(
+      count('Tokens charged for quality "draft"; without it the tool makes no drafts.', 1, 1_000_000),
+    ),
+    cachedPriceTokens: v.optional(
+      count(
+        'Tokens charged when the answer was kept from before (ai.cacheSeconds); the full price when left out.',
+        0,
+        1_000_000,
+      ),
+    ),
+    inputCharactersMax: v.optional(count('Longest text a user may send to a tool that takes text.', 1, 20_000), 2000),
     providers: v.pipe(
       v.array(v.picklist(PROVIDER_IDS)),
       v.minLength(1),
@@ -239,53 +225,10 @@ function sentenceCase(name: string): string {
   return name.charAt(0).toUpperCase() + name.slice(1).replaceAll('-', ' ')
 }
 
-const modelId = text('Model id as the provider names it.', 100)
-const costPerImageUsd = amountUsd('What the provider bills for one image, in USD.')
-const successors = v.pipe(v.array(modelId), v.description('Models tried in this order when the one before is gone.'))
-
-const ProviderSettings = v.strictObject({
-  model: modelId,
-  successors: v.optional(successors, []),
-  costPerImageUsd,
-})
-
-const Gemini = v.strictObject({
-  model: v.optional(modelId, 'gemini-2.5-flash-image'),
-  successors: v.optional(successors, ['gemini-nano-banana-2.1']),
-  costPerImageUsd: v.optional(costPerImageUsd, 0.039),
-})
-
-const Ai = v.strictObject({
-  routing: v.optional(
-    v.pipe(
-      v.picklist(['ordered'], onlyNow('ordered', ['cheapest', 'fastest'])),
-      v.description('"ordered" asks the providers in the order of the tool\'s list.'),
-    ),
-    'ordered',
-  ),
-  providerTimeoutMs: v.optional(count('Time one provider has for its answer.', 1000, 300_000), 30_000),
-  deadlineMs: v.optional(count('Time all providers together have.', 1000, 300_000), 60_000),
-  cacheSeconds: v.optional(
-    count('How long the same photo with the same options is answered from memory; 0 is never.', 0, 31_536_000),
-    0,
-  ),
-  providers: v.optional(
-    v.strictObject({
-      gemini: v.optional(Gemini, {}),
-      openai: v.optional(ProviderSettings),
-      anthropic: v.optional(ProviderSettings),
-      stability: v.optional(ProviderSettings),
-    }),
-    {},
-  ),
-  budgets: v.optional(
-    v.strictObject({
-      dailyUsd: v.optional(amountUsd('Most that may be spent on providers in a day.'), 25),
-      monthlyUsd: v.optional(amountUsd('Most that may be spent on providers in a month.'), 300),
-      freeTierDailyUsd: v.optional(amountUsd('Share of the daily budget open to users who never paid.'), 5),
-    }),
-    {},
-  ),
+const Jobs = v.strictObject({
+  attemptsMax: v.optional(count('Times a job is tried before it fails for good.', 1, 10), 3),
+  keepHours: v.optional(count('Hours a finished job and its result can be fetched.', 1, 720), 24),
+  perUserMax: v.optional(count('Jobs one user may have waiting or running at a time.', 1, 10_000), 20),
 })
 
 const priceCents = count('Price in cents of payments.currency.', 1, 100_000_000)
@@ -346,6 +289,14 @@ const Limits = v.strictObject({
     count('Largest photo accepted, in bytes. Vercel refuses bodies over 4.5 MB.', 10_000, 4_500_000),
     4_000_000,
   ),
+  uploadBytesMax: v.optional(
+    count(
+      'Largest photo that may come through Vercel Blob, in bytes; it is scaled down to imageBytesMax.',
+      10_000,
+      100_000_000,
+    ),
+    20_000_000,
+  ),
   imagePixelsMax: v.optional(count('Largest photo accepted, width × height.', 10_000, 50_000_000), 24_000_000),
   imageSideMin: v.optional(count('Smallest width and height accepted, in pixels.', 1, 4096), 16),
 })
@@ -395,6 +346,7 @@ const sections = {
     }),
     {},
   ),
+  jobs: v.optional(v.pipe(Jobs, v.description('Work that is answered later.')), {}),
   features: v.optional(v.pipe(Features, v.description('Switches.')), {}),
 }
 

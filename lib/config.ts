@@ -1,5 +1,6 @@
 // The fork's settings: defaults < fork.config.json < its environments.<stage> < FORK__ variables, parsed once.
 import { readFileSync } from 'node:fs'
+import { takesImage } from './ai/provider.ts'
 import { check, type Issue, isObject } from './config-check.ts'
 import { ConfigError, type ConfigProblem, dottedPath, positionFinder, syntaxMistake } from './config-errors.ts'
 import { combine, type Layer, overrideLayers, responsibleLayer } from './config-layers.ts'
@@ -7,9 +8,6 @@ import { type ForkConfig, frontendApiOf, STAGES } from './config-schema.ts'
 import { type Env, env } from './env.ts'
 
 export type { ForkConfig }
-
-/** Switches of the file whose feature this version does not have. */
-export const FEATURES_NOT_BUILT: readonly (keyof ForkConfig['features'])[] = ['asyncJobs']
 
 type Stage = Env['stage']
 
@@ -122,12 +120,16 @@ export function publicConfig(
             frontendApi: frontendApiOf(auth.clerk.publishableKey),
           }
         : { provider: auth.provider, passwordLengthMin: auth.passwordLengthMin, passwordReset: mailOn },
-    tools: tools.map(({ name, title, description, priceTokens, highQualityPriceTokens, options }) => ({
+    tools: tools.map(({ name, title, description, does, options, ...tool }) => ({
       name,
       title,
       description,
-      priceTokens,
-      highQualityPriceTokens,
+      does,
+      priceTokens: tool.priceTokens,
+      highQualityPriceTokens: tool.highQualityPriceTokens,
+      draftPriceTokens: tool.draftPriceTokens,
+      cachedPriceTokens: tool.cachedPriceTokens,
+      ...(!takesImage(does) && { inputCharactersMax: tool.inputCharactersMax }),
       options: Object.fromEntries(Object.entries(options).map(([option, { phrases, ...shown }]) => [option, shown])),
     })),
     trial: { generations: trial.generations },
@@ -153,7 +155,6 @@ export function publicConfig(
     features: {
       ...features,
       payments: paymentsOn,
-      ...Object.fromEntries(FEATURES_NOT_BUILT.map((name) => [name, false])),
     },
   }
 }

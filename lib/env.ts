@@ -19,6 +19,18 @@ function isUsable(keys: { id: string; key: Buffer }[]): boolean {
   return ids.size === keys.length && keys.every(({ id, key }) => /^[\w-]{1,40}$/.test(id) && key.length === 32)
 }
 
+function isHttpsOrLoopback(address: string): boolean {
+  if (!URL.canParse(address)) return true // Another check says so.
+  const { protocol, hostname } = new URL(address)
+  return protocol === 'https:' || ['localhost', '127.0.0.1', '[::1]'].includes(hostname)
+}
+
+function isWebhookSecret(secret: string): boolean {
+  const [, base64 = ''] = /^whsec_([A-Za-z\d+/]+={0,2})$/.exec(secret) ?? []
+  const { length } = Buffer.from(base64, 'base64')
+  return length >= 24 && length <= 64
+}
+
 const Variables = v.object({
   POSTGRES_URL: text,
   DATABASE_URL: text,
@@ -28,6 +40,20 @@ const Variables = v.object({
   KV_REST_API_TOKEN: text,
   GEMINI_API_KEY: text,
   GEMINI_BASE_URL: url,
+  OPENAI_API_KEY: text,
+  OPENAI_BASE_URL: url,
+  ANTHROPIC_API_KEY: text,
+  ANTHROPIC_BASE_URL: url,
+  STABILITY_API_KEY: text,
+  STABILITY_BASE_URL: url,
+  BLOB_READ_WRITE_TOKEN: text,
+  BLOB_BASE_URL: url,
+  OUTGOING_WEBHOOK_URL: v.optional(
+    v.pipe(v.string(), v.trim(), v.url(), v.check(isHttpsOrLoopback, 'Must begin with https://, or name this machine')),
+  ),
+  OUTGOING_WEBHOOK_SECRET: v.optional(
+    v.pipe(v.string(), v.trim(), v.check(isWebhookSecret, 'Must be whsec_ and 24 to 64 bytes in base64')),
+  ),
   AUTH_JWT_SECRET: v.optional(v.pipe(v.string(), v.minBytes(32))),
   ADMIN_EMAIL: v.optional(v.pipe(v.string(), v.trim(), v.toLowerCase(), v.email())),
   ADMIN_PASSWORD: text,
@@ -62,6 +88,8 @@ const PAIRS = [
   ['ADMIN_PASSWORD', 'ADMIN_EMAIL'],
   ['POLAR_ACCESS_TOKEN', 'POLAR_WEBHOOK_SECRET'],
   ['POLAR_WEBHOOK_SECRET', 'POLAR_ACCESS_TOKEN'],
+  ['OUTGOING_WEBHOOK_URL', 'OUTGOING_WEBHOOK_SECRET'],
+  ['OUTGOING_WEBHOOK_SECRET', 'OUTGOING_WEBHOOK_URL'],
   ['RESEND_API_KEY', 'MAIL_FROM'],
   ['MAIL_FROM', 'RESEND_API_KEY'],
 ] as const
@@ -103,7 +131,19 @@ export function parseEnv(variables: Record<string, string | undefined>) {
       set.KV_REST_API_URL && set.KV_REST_API_TOKEN
         ? { url: set.KV_REST_API_URL, token: set.KV_REST_API_TOKEN }
         : undefined,
-    gemini: { apiKey: set.GEMINI_API_KEY, baseUrl: set.GEMINI_BASE_URL },
+    gemini: provider(set.GEMINI_API_KEY, set.GEMINI_BASE_URL),
+    openai: provider(set.OPENAI_API_KEY, set.OPENAI_BASE_URL),
+    anthropic: provider(set.ANTHROPIC_API_KEY, set.ANTHROPIC_BASE_URL),
+    stability: provider(set.STABILITY_API_KEY, set.STABILITY_BASE_URL),
+    /** Vercel Blob, for pictures too large for a request or a row. */
+    blob: set.BLOB_READ_WRITE_TOKEN
+      ? { token: set.BLOB_READ_WRITE_TOKEN, baseUrl: set.BLOB_BASE_URL?.replace(/\/+$/, '') }
+      : undefined,
+    /** Where the operator's own program hears of budgets and finished jobs, signed per Standard Webhooks. */
+    outgoingWebhook:
+      set.OUTGOING_WEBHOOK_URL && set.OUTGOING_WEBHOOK_SECRET
+        ? { url: set.OUTGOING_WEBHOOK_URL, secret: set.OUTGOING_WEBHOOK_SECRET }
+        : undefined,
     authJwtSecret: set.AUTH_JWT_SECRET,
     admin: set.ADMIN_EMAIL && set.ADMIN_PASSWORD ? { email: set.ADMIN_EMAIL, password: set.ADMIN_PASSWORD } : undefined,
     polar:
@@ -144,4 +184,8 @@ export function parseEnv(variables: Record<string, string | undefined>) {
       Object.entries(variables).filter(([name, value]) => name.startsWith('FORK__') && value !== undefined),
     ) as Record<string, string>,
   }
+}
+
+function provider(apiKey: string | undefined, baseUrl: string | undefined) {
+  return { apiKey, baseUrl: baseUrl?.replace(/\/+$/, '') }
 }

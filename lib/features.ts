@@ -1,10 +1,12 @@
 // What is on, what is off, and why: one answer for the start banner, the doctor and readiness.
+import { offReason } from './ai/availability.ts'
+import { PROVIDER_IDS, type ProviderId } from './ai/capabilities.ts'
 import { clerkOffReason } from './auth/clerk.ts'
 import { missingSecret } from './auth/secret.ts'
 import { canVerify } from './auth/trial.ts'
 import { paymentsOffReason } from './billing/payments.ts'
-import { FEATURES_NOT_BUILT, type ForkConfig } from './config.ts'
-import { frontendApiOf, type PROVIDER_IDS } from './config-schema.ts'
+import type { ForkConfig } from './config.ts'
+import { frontendApiOf } from './config-schema.ts'
 import type { Env } from './env.ts'
 import { mailOffReason } from './mail.ts'
 import { vaultOffReason } from './vault.ts'
@@ -16,8 +18,9 @@ export interface Feature {
     | 'sign-in'
     | 'admin'
     | 'generate'
-    | 'gemini'
-    | 'sketch'
+    | ProviderId
+    | 'blob'
+    | 'outgoing webhooks'
     | 'payments'
     | 'mail'
     | 'encryption'
@@ -26,11 +29,6 @@ export interface Feature {
   /** Half a sentence that names the variable or setting which decides; never a secret. */
   reason: string
 }
-
-type ProviderId = (typeof PROVIDER_IDS)[number]
-
-/** Providers a tool may list already, but that this version cannot run. */
-const PROVIDERS_NOT_BUILT: readonly ProviderId[] = ['openai', 'anthropic', 'stability']
 
 /** The state of every feature that keys or settings turn on. */
 export function features(env: Env, config: ForkConfig): Feature[] {
@@ -45,10 +43,17 @@ export function features(env: Env, config: ForkConfig): Feature[] {
     config.features.generate
       ? { name: 'generate', on: true, reason: `tools: ${config.tools.map((tool) => tool.name).join(', ')}` }
       : { name: 'generate', on: false, reason: 'features.generate is false' },
-    gemini(env, providers.has('gemini')),
-    providers.has('sketch')
-      ? { name: 'sketch', on: true, reason: 'draws on this machine, needs no key' }
-      : { name: 'sketch', on: false, reason: 'no tool lists it' },
+    ...PROVIDER_IDS.map((id) => provider(id, env, config, providers.has(id))),
+    env.blob
+      ? { name: 'blob', on: true, reason: 'BLOB_READ_WRITE_TOKEN is set' }
+      : { name: 'blob', on: false, reason: 'BLOB_READ_WRITE_TOKEN is not set: large pictures are scaled down' },
+    env.outgoingWebhook
+      ? { name: 'outgoing webhooks', on: true, reason: `to ${hostOf(env.outgoingWebhook.url)}` }
+      : {
+          name: 'outgoing webhooks',
+          on: false,
+          reason: 'OUTGOING_WEBHOOK_URL and OUTGOING_WEBHOOK_SECRET are not set',
+        },
     paymentsFeature(env, config),
     mail(env),
     encryption(env),
@@ -134,10 +139,13 @@ function admin({ admin }: Env, { auth }: ForkConfig): Feature {
     : { name: 'admin', on: false, reason: 'ADMIN_EMAIL and ADMIN_PASSWORD are not set: no administrator is made' }
 }
 
-function gemini(env: Env, isListed: boolean): Feature {
-  if (!isListed) return { name: 'gemini', on: false, reason: 'no tool lists it' }
-  if (!env.gemini.apiKey) return { name: 'gemini', on: false, reason: 'GEMINI_API_KEY is not set' }
-  return { name: 'gemini', on: true, reason: 'GEMINI_API_KEY is set' }
+function provider(id: ProviderId, env: Env, config: ForkConfig, isListed: boolean): Feature {
+  if (!isListed) return { name: id, on: false, reason: 'no tool lists it' }
+  if (id === 'sketch') return { name: id, on: true, reason: 'draws on this machine, needs no key' }
+  const reason = offReason(id, env, config)
+  return reason === null
+    ? { name: id, on: true, reason: `${id.toUpperCase()}_API_KEY is set` }
+    : { name: id, on: false, reason }
 }
 
 /** Whether anything can be bought and where the money goes, or why nothing can. */
@@ -177,8 +185,7 @@ function hostOf(url: string): string {
 
 /** Settings that are valid but change nothing in this version, each with what that means. */
 export function notInForce(config: ForkConfig, env?: Env): { path: string; reason: string }[] {
-  const { ai, auth, features, tools } = config
-  const listed = new Set(tools.flatMap((tool) => tool.providers))
+  const { auth } = config
   return [
     {
       path: 'auth.admins',
@@ -186,18 +193,6 @@ export function notInForce(config: ForkConfig, env?: Env): { path: string; reaso
         'no address can be verified without RESEND_API_KEY and MAIL_FROM: ADMIN_EMAIL and ADMIN_PASSWORD make the admin',
       applies: auth.admins.length > 0 && !(env && canVerify(env, config)),
     },
-    { path: 'ai.budgets', reason: 'spending is not capped here: set a limit at the provider', applies: true },
-    { path: 'ai.cacheSeconds', reason: 'answers are not kept', applies: ai.cacheSeconds > 0 },
-    ...FEATURES_NOT_BUILT.map((name) => ({
-      path: `features.${name}`,
-      reason: 'this version does not have the feature',
-      applies: features[name],
-    })),
-    ...PROVIDERS_NOT_BUILT.map((id) => ({
-      path: 'tools[].providers',
-      reason: `"${id}" is skipped: this version cannot run it`,
-      applies: listed.has(id),
-    })),
   ]
     .filter(({ applies }) => applies)
     .map(({ path, reason }) => ({ path, reason }))

@@ -3,7 +3,7 @@ import { createPublicKey } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { type ForkConfig, loadConfig } from '../lib/config.ts'
-import { nearest, placeholders } from '../lib/config-check.ts'
+import { placeholders } from '../lib/config-check.ts'
 import { ConfigError, type ConfigProblem, formatProblem } from '../lib/config-errors.ts'
 import { type Env, EnvError, parseEnv } from '../lib/env.ts'
 import { clerkGaps, type Feature, features, notInForce, paymentsFeature } from '../lib/features.ts'
@@ -17,6 +17,7 @@ import {
   marginWarnings,
   productMargins,
 } from './doctor-margins.ts'
+import { modelWarnings } from './doctor-models.ts'
 import type { PolarSetup } from './polar-setup.ts'
 
 interface Findings {
@@ -27,15 +28,6 @@ interface Findings {
   margins: Margin[]
   warnings: string[]
   notInForce: { path: string; reason: string }[]
-}
-
-/** Gemini's image models and the day each stops answering, as far as announced on 2026-11-20. */
-const GEMINI_MODELS: Record<string, { shutdown?: string }> = {
-  'gemini-2.5-flash-image': { shutdown: '2026-10-02' },
-  'gemini-3.1-flash-image': { shutdown: '2026-10-29' },
-  'gemini-3.1-flash-lite-image': {},
-  'gemini-3-pro-image': {},
-  'gemini-nano-banana-2.1': {},
 }
 
 const FLAGS = {
@@ -69,7 +61,7 @@ export function findings(
   }
   const settings = { ...basis, forkConfig: configPath ?? basis.forkConfig }
   const config = readConfig(settings, errors)
-  const margins = config ? productMargins(config) : []
+  const margins = config ? productMargins(config, env) : []
   return {
     ok: errors.length === 0,
     errors,
@@ -186,21 +178,6 @@ function toolWarnings({ tools, brand }: ForkConfig): string[] {
   return hasLogo ? unused : [...unused, `brand.logo: public${brand.logo} does not exist.`]
 }
 
-function modelWarnings({ ai, tools }: ForkConfig, now: Date): string[] {
-  if (!tools.some(({ providers }) => providers.includes('gemini'))) return []
-  const { model, successors } = ai.providers.gemini
-  const known = GEMINI_MODELS[model]
-  if (!known) {
-    const meant = nearest(model, Object.keys(GEMINI_MODELS))
-    return meant ? [`ai.providers.gemini.model: "${model}" is not a known model, did you mean "${meant}"?`] : []
-  }
-  if (!known.shutdown || now < new Date(known.shutdown)) return []
-  const next = successors[0]
-    ? `"${successors[0]}" takes over when it no longer answers`
-    : 'no successor is named in ai.providers.gemini.successors'
-  return [`ai.providers.gemini.model: "${model}" is past its announced shutdown (${known.shutdown}); ${next}.`]
-}
-
 /** The findings for a terminal. */
 function report(
   { ok, errors, features, margins, warnings, notInForce, setup, wrote }: Findings & Fixed,
@@ -210,7 +187,7 @@ function report(
     { title: 'errors', lines: errors.map(formatProblem) },
     {
       title: 'features',
-      lines: features.map(({ name, on, reason }) => `${on ? 'on ' : 'off'}  ${name.padEnd(9)}  ${reason}`),
+      lines: features.map(({ name, on, reason }) => `${on ? 'on ' : 'off'}  ${name.padEnd(17)}  ${reason}`),
     },
     { title: 'margins when everything is used, after fees', lines: margins.map(marginLine) },
     { title: 'warnings', lines: warnings },

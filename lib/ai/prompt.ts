@@ -2,7 +2,7 @@
 import { AppError } from '../http/errors.ts'
 
 interface PromptTool {
-  /** Text with `{{option}}` placeholders. */
+  /** Text with `{{option}}` placeholders, and `{{text}}` for what the user wrote. */
   prompt: string
   /** `phrases` says a value in words; a value without a phrase stands for itself. */
   options: Record<string, { enum: readonly string[]; default: string; phrases?: Record<string, string> | undefined }>
@@ -23,15 +23,17 @@ const ASPECT_RATIOS = [
 export const FIRMER_INSTRUCTION = 'Draw the picture now and answer with the finished image alone.'
 
 /**
- * The prompt for one picture. Nothing but the tool's own words gets into it: an option's value must stand in its enum
- * (VALIDATION_FAILED), and a placeholder that no option fills is the fork's mistake (a plain Error).
+ * The prompt for one result. Beside what the user wrote, nothing but the tool's own words gets into it: an option's value must
+ * stand in its enum (VALIDATION_FAILED), and a placeholder that no option fills is the fork's mistake (a plain Error). The framing
+ * of the picture is asked for where a picture is to become another one.
  */
 export function buildPrompt(
   tool: PromptTool,
   options: Record<string, string>,
-  image: { width: number; height: number },
+  { image, text: written }: { image?: { width: number; height: number } | undefined; text?: string | undefined },
 ): string {
   const text = tool.prompt.replace(/\{\{\s*([^{}]*?)\s*\}\}/g, (_placeholder, name: string) => {
+    if (name === 'text' && written !== undefined) return written
     const option = Object.hasOwn(tool.options, name) ? tool.options[name] : undefined
     if (option === undefined) throw new Error(`The prompt's placeholder {{${name}}} is no option of the tool.`)
     const value = (Object.hasOwn(options, name) ? options[name] : undefined) ?? option.default
@@ -40,7 +42,7 @@ export function buildPrompt(
     }
     return option.phrases?.[value] ?? value
   })
-  return `${text.trim()} ${framing(image)}`
+  return image ? `${text.trim()} ${framing(image)}` : text.trim()
 }
 
 /** Models keep the frame of the picture they are given only when they are told which it is. */

@@ -1,7 +1,14 @@
 // What every AI provider must do, and the one way it may fail.
 import type { ImageFormat } from '../image.ts'
 
-export type Capability = 'image->image' | 'image->text' | 'text->image' | 'text->text'
+/** What a tool asks for: what goes in and what comes out, or an operation that needs no prompt. */
+export const TASKS = ['image->image', 'image->text', 'text->image', 'text->text', 'remove-background'] as const
+export type Task = (typeof TASKS)[number]
+
+export const takesImage = (task: Task) => task !== 'text->image' && task !== 'text->text'
+export const makesImage = (task: Task) => task !== 'image->text' && task !== 'text->text'
+
+export type Quality = 'draft' | 'standard' | 'high'
 
 export interface SourceImage {
   bytes: Buffer
@@ -11,12 +18,18 @@ export interface SourceImage {
   height: number
 }
 
-export interface ImageRequest {
-  image: SourceImage
+/** The part of a request that decides who can serve it and what that costs. */
+export interface Work {
+  task: Task
+  quality: Quality
+}
+
+export interface ModelRequest extends Work {
+  /** There for every task that begins with an image. */
+  image: SourceImage | undefined
   prompt: string
   /** The tool's own options, already checked against its closed enums. */
   options: Record<string, string>
-  quality: 'standard' | 'high'
 }
 
 export interface RunContext {
@@ -24,21 +37,27 @@ export interface RunContext {
   signal: AbortSignal
 }
 
-export interface ImageReply {
-  /** The provider's image as it came; its format is whatever its bytes say. */
-  bytes: Buffer
+/** What came back: an image as the provider sent it, whose format is whatever its bytes say, or text. */
+export type Output = { bytes: Buffer } | { text: string }
+
+export interface ProviderReply {
+  output: Output
   model: string
   costMicroUsd: number
 }
 
 export interface Provider {
   id: string
-  capabilities: readonly Capability[]
-  /** Why this provider cannot be used now (names of missing environment variables), or null when it can. */
-  unavailable(): string | null
+  /** The tasks it can do, each with the qualities it does it in. */
+  serves: Partial<Record<Task, readonly Quality[]>>
   /** Source formats the provider reads as they are. */
   reads: readonly ImageFormat[]
-  run(request: ImageRequest, context: RunContext): Promise<ImageReply>
+  /** Why this provider cannot be used now (names of missing environment variables), or null when it can. */
+  unavailable(): string | null
+  /** What one call is expected to cost, in micro-USD: budgets are held to it and `cheapest` sorts by it. 0 is free. */
+  estimateMicroUsd(work: Work): number
+  /** One call. Throws ProviderError only. */
+  run(request: ModelRequest, context: RunContext): Promise<ProviderReply>
 }
 
 export type ProviderErrorKind =

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { config, type ForkConfig, loadConfig, parseConfig, publicConfig } from '../../lib/config.ts'
@@ -109,9 +109,11 @@ describe('fork.config.json', () => {
         name: 'draw',
         title: 'Draw',
         description: 'Draws.',
+        does: 'image->image',
         prompt: 'Draw it.',
         priceTokens: 5,
         highQualityPriceTokens: 5,
+        inputCharactersMax: 2000,
         providers: ['sketch'],
         options: {},
       },
@@ -124,6 +126,7 @@ describe('fork.config.json', () => {
       imageBytesMax: 4_000_000,
       imagePixelsMax: 24_000_000,
       imageSideMin: 16,
+      uploadBytesMax: 20_000_000,
     })
     expect(trial).toEqual({ generations: 3, perNetworkDaily: 20 })
     expect(auth).toEqual({
@@ -136,6 +139,29 @@ describe('fork.config.json', () => {
     })
     expect(apiKeys).toEqual({ tag: 'key', perUserMax: 20 })
     expect(preferences).toBeUndefined()
+  })
+
+  test('gives every provider the models of this version where the fork names none', () => {
+    expect(parse(fileWith()).ai.providers).toEqual({
+      gemini: {
+        enabled: true,
+        model: 'gemini-2.5-flash-image',
+        successors: ['gemini-nano-banana-2.1'],
+        textModel: 'gemini-3.5-flash-lite',
+      },
+      openai: {
+        enabled: true,
+        model: 'gpt-image-2.5-flare',
+        successors: ['gpt-image-2'],
+        textModel: 'gpt-4.1-mini',
+      },
+      anthropic: { enabled: true, model: 'claude-haiku-5-5', successors: ['claude-haiku-4-5'] },
+      stability: { enabled: true, model: 'control-structure', successors: [] },
+    })
+  })
+
+  test.each(readdirSync('examples').filter((name) => name.endsWith('.json')))('takes examples/%s', (name) => {
+    expect(complaints(readFileSync(`examples/${name}`, 'utf8'))).toEqual([])
   })
 
   test('gives settings without $schema and environments', () => {
@@ -222,12 +248,17 @@ describe('mistakes in the file', () => {
       'fork.config.json:5:57  preferences.pages.enum  only a preference of type "string" has a list of values',
     ],
     [
-      '"ai": { "routing": "cheapest" }',
-      'fork.config.json:5:22  ai.routing  "cheapest" is not available in this version, use "ordered"',
+      '"ai": { "routing": "cheap" }',
+      'fork.config.json:5:22  ai.routing  must be "ordered" or "cheapest" or "fastest", not "cheap", did you mean "cheapest"?',
+    ],
+    ['"ai": { "providers": { "sketch": {} } }', 'fork.config.json:5:26  ai.providers.sketch  unknown key'],
+    [
+      '"ai": { "providers": { "gemini": { "costPerImageUsd": -1 } } }',
+      'fork.config.json:5:57  ai.providers.gemini.costPerImageUsd  -1 is below the minimum of 0',
     ],
     [
-      '"ai": { "routing": "fastest" }',
-      'fork.config.json:5:22  ai.routing  "fastest" is not available in this version, use "ordered"',
+      '"ai": { "budgets": { "providers": { "openai": { "dayUsd": 1 } } } }',
+      'fork.config.json:5:51  ai.budgets.providers.openai.dayUsd  unknown key, did you mean "dailyUsd"?',
     ],
     [
       '"payments": { "provider": "polr" }',
@@ -377,11 +408,36 @@ describe('contradictions', () => {
     ],
     [
       '.',
+      `{ "text": { ${DETAIL} } }`,
+      'fork.config.json:5:18  tools[0].options.text  this name is taken by every tool',
+    ],
+    [
+      '.',
       `{ "De-tail": { ${DETAIL} } }`,
       'fork.config.json:5:18  tools[0].options.De-tail  must be letters and digits, starting in lower case',
     ],
   ])('prompt "%s" with options %s is refused', (prompt, options, complaint) => {
     expect(complaints(tool(prompt, options))).toEqual([complaint])
+  })
+
+  test.each([
+    ['image->text', 'Say it.', ['stability'], 'tools[0].providers[0]  "stability" cannot do image->text'],
+    ['remove-background', 'Cut.', ['openai', 'gemini'], 'tools[0].providers[1]  "gemini" cannot do remove-background'],
+    ['text->image', 'Draw {{text}}.', ['sketch'], 'tools[0].providers[0]  "sketch" cannot do text->image'],
+    ['text->text', 'Go on.', ['openai'], 'tools[0].prompt  {{text}}, what the user wrote, stands nowhere in it'],
+    ['image->text', 'Say {{text}}.', ['openai'], 'tools[0].prompt  {{text}} is not an option of this tool'],
+  ])('a tool that does %s with prompt "%s" and providers %j is refused', (does, prompt, providers, complaint) => {
+    const fork = { tools: [{ name: 'tool', description: 'T', does, prompt, priceTokens: 1, providers }] }
+    const text = JSON.stringify({ version: 1, brand: { name: 'Acme' }, ...fork })
+    expect(complaints(text)).toEqual([expect.stringContaining(complaint)])
+  })
+
+  test('a tool that begins with words has them in its prompt, beside its options', () => {
+    const options = { tone: { enum: ['dry', 'warm'], default: 'dry' } }
+    const prompt = 'In a {{tone}} tone: {{ text }}'
+    const fork = { name: 'tool', description: 'T', does: 'text->text', prompt, priceTokens: 1, providers: ['gemini'] }
+    const text = JSON.stringify({ version: 1, brand: { name: 'Acme' }, tools: [{ ...fork, options }] })
+    expect(complaints(text)).toEqual([])
   })
 
   test('a placeholder may have spaces, and an option may go unused', () => {
@@ -742,9 +798,9 @@ describe('publicConfig', () => {
     expect(publicConfig(fork, { paymentsOn: true }).preferences).toEqual(preferences)
   })
 
-  test('claims no feature that this version does not have, and payments only where they are on', () => {
+  test('claims payments only where they are on', () => {
     expect(full.features).toMatchObject({ apiKeys: true, payments: true })
-    const features = { generate: true, apiKeys: true, asyncJobs: false }
+    const features = { generate: true, apiKeys: true, asyncJobs: true }
     expect(publicConfig(full, { paymentsOn: true }).features).toEqual({ ...features, payments: true })
     expect(publicConfig(full, { paymentsOn: false }).features).toEqual({ ...features, payments: false })
   })

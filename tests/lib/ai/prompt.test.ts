@@ -14,7 +14,7 @@ const tool = {
     format: { enum: ['png', 'jpeg'], default: 'png' },
   },
 }
-const square = { width: 800, height: 800 }
+const square = { image: { width: 800, height: 800 } }
 
 describe('buildPrompt', () => {
   test('fills placeholders with phrases, values and defaults', () => {
@@ -44,6 +44,17 @@ describe('buildPrompt', () => {
     expect(() => buildPrompt({ ...tool, prompt }, {}, square)).toThrow(/is no option of the tool/)
   })
 
+  test('takes what the user wrote for {{text}}, as it stands, and says nothing of a frame without a photo', () => {
+    const captioned = { ...tool, prompt: 'A {{detail}} drawing of: {{text}} ' }
+    expect(buildPrompt(captioned, {}, { text: 'a cat, $& {{line}}' })).toBe(
+      'A calm and open drawing of: a cat, $& {{line}}',
+    )
+  })
+
+  test('fails on {{text}} where the user wrote nothing', () => {
+    expect(() => buildPrompt({ ...tool, prompt: '{{text}}' }, {}, square)).toThrow(/is no option of the tool/)
+  })
+
   test.each([
     { width: 800, height: 800, hint: 'square with an aspect ratio of 1:1' },
     { width: 810, height: 800, hint: 'square with an aspect ratio of 1:1' },
@@ -53,6 +64,6 @@ describe('buildPrompt', () => {
     { width: 1080, height: 1920, hint: 'portrait with an aspect ratio of 9:16' },
     { width: 5000, height: 100, hint: 'landscape with an aspect ratio of 3:1' },
   ])('keeps $width × $height $hint', ({ hint, ...image }) => {
-    expect(buildPrompt(tool, {}, image)).toContain(`the result is ${hint}.`)
+    expect(buildPrompt(tool, {}, { image })).toContain(`the result is ${hint}.`)
   })
 })
