@@ -1,89 +1,53 @@
-// Google Gemini through @google/generative-ai: request, reply, cost and failures translated, nothing else.
-import type { GenerationConfig, GenerativeModel, GoogleGenerativeAIFetchError, Part } from '@google/generative-ai'
+// Google Gemini through @google/generative-ai: what is asked for, of which of its models, and what that cost.
+import type { GenerationConfig, GenerativeModel, Part } from '@google/generative-ai'
 import * as v from 'valibot'
 import { config } from '../config.ts'
 import { env } from '../env.ts'
 import { MIME_TYPE } from '../image.ts'
+import { offReason } from './availability.ts'
+import { CAPABILITIES } from './capabilities.ts'
+import { httpFailure } from './gemini-errors.ts'
+import { answerText, blockReason, GeminiReply, lastImage, usageOf } from './gemini-reply.ts'
+import { livingModel, retirementOf } from './models.ts'
+import { costMicroUsd, expectedMicroUsd } from './prices.ts'
 import { FIRMER_INSTRUCTION } from './prompt.ts'
 import {
-  type ImageReply,
-  type ImageRequest,
+  type ModelRequest,
+  makesImage,
+  type Output,
   type Provider,
   ProviderError,
-  type ProviderErrorKind,
+  type ProviderReply,
   type RunContext,
+  takesImage,
+  type Work,
 } from './provider.ts'
+import { withSuccessors } from './successors.ts'
 
 export const gemini: Provider = {
   id: 'gemini',
-  capabilities: ['image->image'],
+  serves: CAPABILITIES.gemini,
   reads: ['jpeg', 'png', 'webp', 'heic'],
-  unavailable: () => (env().gemini.apiKey ? null : 'GEMINI_API_KEY is not set'),
+  unavailable: () => offReason('gemini', env(), config()),
+  estimateMicroUsd(work) {
+    return expected(modelsFor(work)[0] ?? '', work)
+  },
   run,
 }
 
-/** The fields of a reply that are used; the SDK's own types know neither image output nor `thought`. */
-const Reply = v.object({
-  candidates: v.nullish(
-    v.array(
-      v.object({
-        finishReason: v.nullish(v.string()),
-        content: v.nullish(
-          v.object({
-            parts: v.nullish(
-              v.array(
-                v.object({ thought: v.nullish(v.boolean()), inlineData: v.nullish(v.object({ data: v.string() })) }),
-              ),
-            ),
-          }),
-        ),
-      }),
-    ),
-  ),
-  promptFeedback: v.nullish(v.object({ blockReason: v.nullish(v.string()) })),
-  usageMetadata: v.nullish(
-    v.object({
-      candidatesTokenCount: v.nullish(v.number()),
-      candidatesTokensDetails: v.nullish(
-        v.array(v.object({ modality: v.nullish(v.string()), tokenCount: v.nullish(v.number()) })),
-      ),
-    }),
-  ),
-})
-type Reply = v.InferOutput<typeof Reply>
-
-/** `details` of Google's errors: google.rpc.ErrorInfo, RetryInfo and QuotaFailure in one. */
-const ErrorDetails = v.array(
-  v.object({
-    reason: v.nullish(v.string()),
-    retryDelay: v.nullish(v.string()),
-    violations: v.nullish(
-      v.array(v.object({ quotaId: v.nullish(v.string()), quotaValue: v.nullish(v.union([v.string(), v.number()])) })),
-    ),
-  }),
-)
-
-/** Compared as strings: Google adds reasons faster than SDKs add enums. Any other reason counts as "no image, ask once more". */
-const BLOCKED_FINISHES = new Set([
-  'SAFETY',
-  'IMAGE_SAFETY',
-  'PROHIBITED_CONTENT',
-  'IMAGE_PROHIBITED_CONTENT',
-  'BLOCKLIST',
-  'SPII',
-  'RECITATION',
-  'IMAGE_RECITATION',
-])
+interface Question {
+  instruction: string
+  generationConfig: GenerationConfig & { responseModalities?: string[] }
+}
 
 /** What is asked first, and what after a reply without an image: chatting is then ruled out. */
-const ATTEMPTS = [
-  { responseModalities: ['TEXT', 'IMAGE'], instruction: '' },
-  { responseModalities: ['IMAGE'], instruction: ` ${FIRMER_INSTRUCTION}` },
+const FOR_IMAGE: Question[] = [
+  { instruction: '', generationConfig: { responseModalities: ['TEXT', 'IMAGE'] } },
+  { instruction: ` ${FIRMER_INSTRUCTION}`, generationConfig: { responseModalities: ['IMAGE'] } },
 ]
 
-/** What gemini-2.5-flash-image counts for one image; its successors count a little less. */
-const TOKENS_PER_IMAGE = 1290
-const GONE_FOR_MS = 10 * 60_000
+/** Long enough for any answer a tool wants, and an end to one that runs away. */
+const FOR_TEXT: Question[] = [{ instruction: '', generationConfig: { maxOutputTokens: 8192 } }]
 
 /** Inflating a megabyte of base64 costs more CPU than the rest of a request. */
 const REQUEST_OPTIONS = { customHeaders: { 'accept-encoding': 'identity' } }
@@ -95,134 +59,114 @@ function loadSdk() {
   return sdkLoading
 }
 
-async function run(request: ImageRequest, { signal }: RunContext): Promise<ImageReply> {
-  const { format, bytes } = request.image
-  const source: Part = { inlineData: { mimeType: MIME_TYPE[format], data: bytes.toString('base64') } }
-  let gone: unknown
-  for (const model of modelsToTry()) {
-    try {
-      return await draw(model, request.prompt, source, signal)
-    } catch (error) {
-      if (!(error instanceof ProviderError) || error.kind !== 'model_gone') throw error
-      goneUntil.set(model, Date.now() + GONE_FOR_MS)
-      gone = error
-    }
-  }
-  throw gone
+async function run(request: ModelRequest, { signal }: RunContext): Promise<ProviderReply> {
+  const source = sourceOf(request)
+  return await withSuccessors('gemini', modelsFor(request), (model) => answer(model, request, source, signal))
 }
 
-/** When models that answered 404 may be asked again. This process's own memory; it and the function below are all that know of it. */
-const goneUntil = new Map<string, number>()
-
-/** The configured model and its successors without those known to be gone; all of them when none would be left. */
-function modelsToTry(): string[] {
-  const { model, successors } = config().ai.providers.gemini
-  const chain = [model, ...successors]
-  const present = chain.filter((name) => (goneUntil.get(name) ?? 0) <= Date.now())
-  return present.length > 0 ? present : chain
+/** The configured models, the first one first; for words the one that is known to take over as well. Seed names are resolved. */
+function modelsFor({ task }: Work): string[] {
+  const { model, successors, textModel } = config().ai.providers.gemini
+  const names = makesImage(task) ? [model, ...successors] : [textModel, retirementOf(textModel)?.successor ?? textModel]
+  return [...new Set(names.map(livingModel))]
 }
 
-async function draw(modelName: string, prompt: string, source: Part, signal: AbortSignal): Promise<ImageReply> {
-  const { GoogleGenerativeAI, GoogleGenerativeAIFetchError } = await loadSdk()
+function sourceOf({ task, image }: ModelRequest): Part[] {
+  if (!takesImage(task)) return []
+  if (!image) throw new ProviderError('bad_request', 'There is no picture.')
+  return [{ inlineData: { mimeType: MIME_TYPE[image.format], data: image.bytes.toString('base64') } }]
+}
+
+async function answer(
+  modelName: string,
+  request: ModelRequest,
+  source: Part[],
+  signal: AbortSignal,
+): Promise<ProviderReply> {
+  const { GoogleGenerativeAI, GoogleGenerativeAIError, GoogleGenerativeAIFetchError } = await loadSdk()
   const { apiKey = '', baseUrl } = env().gemini
   const model = new GoogleGenerativeAI(apiKey).getGenerativeModel(
     { model: modelName },
-    { ...REQUEST_OPTIONS, ...(baseUrl && { baseUrl: baseUrl.replace(/\/+$/, '') }) },
+    { ...REQUEST_OPTIONS, ...(baseUrl && { baseUrl }) },
   )
-  let costMicroUsd = 0
+  const isImage = makesImage(request.task)
+  let spentMicroUsd = 0
   try {
-    for (const { responseModalities, instruction } of ATTEMPTS) {
-      const reply = await ask(model, [{ text: prompt + instruction }, source], { responseModalities }, signal)
-      const image = lastImage(reply)
-      costMicroUsd += costOf(reply, image !== undefined)
-      if (image) return { bytes: Buffer.from(image, 'base64'), model: modelName, costMicroUsd }
+    for (const { instruction, generationConfig } of isImage ? FOR_IMAGE : FOR_TEXT) {
+      // The SDK would send it all the same.
+      if (signal.aborted) throw timedOut(spentMicroUsd, signal.reason)
+      const parts = [{ text: request.prompt + instruction }, ...source]
+      const reply = await ask(model, parts, generationConfig, signal)
+      const output = isImage ? imageOutput(reply) : textOutput(reply)
+      spentMicroUsd += billOf(reply, modelName, request, output)
+      if (output) return { output, model: modelName, costMicroUsd: spentMicroUsd }
       const reason = blockReason(reply)
-      if (reason) throw new ProviderError('blocked', `Gemini refused the picture (${reason}).`, { costMicroUsd })
+      if (reason) {
+        throw new ProviderError('blocked', `Gemini refused the request (${reason}).`, { costMicroUsd: spentMicroUsd })
+      }
     }
   } catch (error) {
     if (error instanceof ProviderError) throw error
-    if (signal.aborted) throw new ProviderError('timeout', 'Gemini ran out of time.', { costMicroUsd, cause: error })
-    if (error instanceof GoogleGenerativeAIFetchError) throw httpFailure(error, costMicroUsd)
+    if (error instanceof GoogleGenerativeAIFetchError) throw httpFailure(error, spentMicroUsd)
+    // The SDK has names for all that goes wrong before an answer begins: whatever else there is was an answer, and is billed.
+    if (!(error instanceof GoogleGenerativeAIError) && !isPage(error)) {
+      spentMicroUsd += expected(modelName, request)
+    }
+    if (signal.aborted) throw timedOut(spentMicroUsd, error)
     const isUnreadable = error instanceof SyntaxError || v.isValiError(error)
     const message = isUnreadable ? "Gemini's reply could not be read." : 'Gemini could not be reached.'
-    throw new ProviderError('network', message, { costMicroUsd, cause: error })
+    throw new ProviderError('network', message, { costMicroUsd: spentMicroUsd, cause: error })
   }
-  throw new ProviderError('no_image', 'Gemini answered without an image, twice.', { costMicroUsd })
+  const message = isImage ? 'Gemini answered without an image, twice.' : 'Gemini answered without a word.'
+  throw new ProviderError('no_image', message, { costMicroUsd: spentMicroUsd })
 }
 
-/** One request. The SDK sends it even when its signal has aborted, and never lets go of that signal: both are prevented here. */
+function timedOut(costMicroUsd: number, cause: unknown): ProviderError {
+  return new ProviderError('timeout', 'Gemini ran out of time.', { costMicroUsd, cause })
+}
+
+/** HTML where JSON belongs: something in between answered, and not Google. */
+function isPage(error: unknown): boolean {
+  return error instanceof SyntaxError && error.message.includes("token '<'")
+}
+
+/** One request, whose signal the SDK would never let go of. */
 async function ask(
   model: GenerativeModel,
   parts: Part[],
-  output: { responseModalities: string[] },
+  generationConfig: Question['generationConfig'],
   signal: AbortSignal,
-) {
-  signal.throwIfAborted()
+): Promise<GeminiReply> {
   const call = new AbortController()
   const abort = () => call.abort()
   signal.addEventListener('abort', abort, { once: true })
-  const generationConfig: GenerationConfig & typeof output = output
   try {
     const contents = [{ role: 'user', parts }]
     const { response } = await model.generateContent({ contents, generationConfig }, { signal: call.signal })
-    return v.parse(Reply, response)
+    return v.parse(GeminiReply, response)
   } finally {
     signal.removeEventListener('abort', abort)
   }
 }
 
-/** The last image that is no thought: models that think send their drafts first. */
-function lastImage(reply: Reply): string | undefined {
-  const parts = reply.candidates?.flatMap((candidate) => candidate.content?.parts ?? []) ?? []
-  return parts.findLast((part) => part.inlineData?.data && !part.thought)?.inlineData?.data
+function imageOutput(reply: GeminiReply): Output | undefined {
+  const image = lastImage(reply)
+  return image === undefined ? undefined : { bytes: Buffer.from(image, 'base64') }
 }
 
-function blockReason(reply: Reply): string | undefined {
-  const reason = reply.promptFeedback?.blockReason
-  if (reason) return reason
-  return reply.candidates
-    ?.map((candidate) => candidate.finishReason ?? '')
-    .find((finish) => BLOCKED_FINISHES.has(finish))
+/** Words that a filter cut off are no answer, unlike a picture, which is there whole or not at all. */
+function textOutput(reply: GeminiReply): Output | undefined {
+  const text = blockReason(reply) ? undefined : answerText(reply)
+  return text === undefined ? undefined : { text }
 }
 
-/**
- * The configured price for each image in the bill. A reply without an image that was billed all the same costs the part of
- * one image that its tokens make up: too much for text, which is cheaper, so that a budget is never overrun unseen.
- */
-function costOf({ usageMetadata }: Reply, hasImage: boolean): number {
-  const details = usageMetadata?.candidatesTokensDetails ?? []
-  const imageTokens = details.reduce(
-    (sum, { modality, tokenCount }) => sum + (modality === 'IMAGE' ? (tokenCount ?? 0) : 0),
-    0,
-  )
-  const images = hasImage
-    ? Math.max(1, Math.round(imageTokens / TOKENS_PER_IMAGE))
-    : Math.min(1, (usageMetadata?.candidatesTokenCount ?? 0) / TOKENS_PER_IMAGE)
-  return Math.round(images * config().ai.providers.gemini.costPerImageUsd * 1e6)
+function expected(model: string, work: Work): number {
+  return expectedMicroUsd(model, work, config().ai.providers.gemini.costPerImageUsd)
 }
 
-function httpFailure(error: GoogleGenerativeAIFetchError, costMicroUsd: number): ProviderError {
-  const { status = 0, message } = error
-  const parsed = v.safeParse(ErrorDetails, error.errorDetails)
-  const details = parsed.success ? parsed.output : []
-  const fail = (kind: ProviderErrorKind, text: string, retryAfterMs?: number) =>
-    new ProviderError(kind, text, { retryAfterMs, costMicroUsd, cause: error })
-
-  const isBadKey = message.includes('API key not valid') || details.some(({ reason }) => reason === 'API_KEY_INVALID')
-  const isRefused = status === 401 || status === 403 || (status === 400 && isBadKey)
-  if (isRefused) return fail('auth', 'Gemini refused the API key.')
-  if (status === 404) return fail('model_gone', 'Gemini does not have this model any more.')
-  if (status === 429) return fail('rate_limited', 'Gemini is at its rate limit.', waitMs(details, message))
-  if (status >= 500) return fail('overloaded', `Gemini is overloaded or down (${status}).`)
-  return fail('bad_request', `Gemini refused the request (${status}).`)
-}
-
-/** Google's advice on when to try again; none for a day's quota or a quota of zero, where the advice it gives is wrong. */
-function waitMs(details: v.InferOutput<typeof ErrorDetails>, message: string): number | undefined {
-  const quotas = details.flatMap(({ violations }) => violations ?? [])
-  const isSpent = quotas.some(({ quotaId, quotaValue }) => quotaId?.includes('PerDay') || Number(quotaValue ?? 1) === 0)
-  if (isSpent || /limit: 0(?![.\d])/.test(message)) return undefined
-  const delay = details.find(({ retryDelay }) => retryDelay)?.retryDelay
-  const seconds = /^(\d+(?:\.\d+)?)s$/.exec(delay ?? '')?.[1]
-  return seconds === undefined ? undefined : Math.ceil(Number(seconds) * 1000)
+/** A reply that gives nothing and says nothing of its usage is not billed. */
+function billOf(reply: GeminiReply, model: string, work: Work, output: Output | undefined): number {
+  const usage = usageOf(reply)
+  if (!usage && !output) return 0
+  return costMicroUsd(model, usage, work, config().ai.providers.gemini.costPerImageUsd)
 }

@@ -3,7 +3,7 @@
 // The method is the flow-based difference of Gaussians: "Coherent Line Drawing" (Kang, Lee, Chui, NPAR 2007), in the
 // separable form of Winnemöller, Kyprianidis and Olsen, "XDoG" (Computers & Graphics 2012). A plain edge detector
 // breaks soft outlines into dots; summing its response along the direction in which edges run joins them again.
-import { loadSharp } from '../image/pixels.ts'
+import { loadSharp, openPicture } from '../image/pixels.ts'
 import type { Photo } from './line-art/planes.ts'
 import { type LineStyle, STYLES, type StyleName } from './line-art/styles.ts'
 import { traceLines } from './line-art/trace.ts'
@@ -44,7 +44,7 @@ export async function drawLineArt(
 ): Promise<Drawing> {
   const style = STYLES[styleName]
   const sharp = await loadSharp()
-  const photo = await readPhoto(sharp, bytes, style)
+  const photo = await readPhoto(bytes, style)
   const { width, height } = photo
   const strokes = await trace(photo, styleName)
   return await inkPage(sharp, { width, height, strokes }, style)
@@ -59,9 +59,13 @@ interface Strokes {
 }
 
 /** Decodes, turns upright, scales to the working size, puts on white, stretches the contrast and smooths the grain. */
-async function readPhoto(sharp: Sharp, bytes: Uint8Array, style: LineStyle): Promise<Photo> {
+async function readPhoto(bytes: Uint8Array, style: LineStyle): Promise<Photo> {
   try {
-    const source = sharp(bytes, { limitInputPixels: INPUT_PIXELS_MAX, failOn: 'error', sequentialRead: true })
+    const source = await openPicture(bytes, {
+      limitInputPixels: INPUT_PIXELS_MAX,
+      failOn: 'error',
+      sequentialRead: true,
+    })
     const { format, autoOrient } = await source.metadata()
     if (!INPUT_FORMATS.includes(format)) throw new Error(`The format ${format} is not read.`)
     const { data, info } = await source

@@ -9,7 +9,7 @@ const IMAGE_TOKENS = 1290
 /** What the stub does with a request that Google would accept. */
 export const Behaviour = v.strictObject({
   kind: v.picklist([
-    'ok', // One image of `widthPx` × `heightPx`, in `format`, labelled as `mimeType` whatever it is.
+    'ok', // One image of `widthPx` × `heightPx`, in `format`, labelled as `mimeType` whatever it is; words where none was asked for.
     'echo', // The image that was sent comes back.
     'drafts', // Two images, of which the last one counts, with a thought before and one after them.
     'textOnly',
@@ -45,8 +45,12 @@ export type Behaviour = v.InferOutput<typeof Behaviour>
 
 interface Asked {
   model: string
+  responseModalities: string[]
   images: { mimeType: string; bytes: Buffer }[]
 }
+
+/** What the stub says where words are asked for. */
+export const WORDS = 'A grey square, full of noise.'
 
 export interface Answer {
   status: number
@@ -55,7 +59,8 @@ export interface Answer {
 }
 
 /** The whole answer to a request with these images; how it goes over the wire is the server's affair. */
-export async function answerTo(behaviour: Behaviour, { model, images }: Asked, sidePx: number): Promise<Answer> {
+export async function answerTo(behaviour: Behaviour, asked: Asked, sidePx: number): Promise<Answer> {
+  const { model, images } = asked
   switch (behaviour.kind) {
     case 'echo':
       return reply(model, { parts: images.map(({ mimeType, bytes }) => imagePart(mimeType, bytes)) })
@@ -92,14 +97,21 @@ export async function answerTo(behaviour: Behaviour, { model, images }: Asked, s
     case 'invalidKey':
       return INVALID_KEY
     case 'modelGone':
-      return behaviour.models?.includes(model) === false ? await drawn({ kind: 'ok' }, model, sidePx) : modelGone(model)
+      return behaviour.models?.includes(model) === false
+        ? await answered({ kind: 'ok' }, asked, sidePx)
+        : modelGone(model)
     case 'html502':
       return { status: 502, body: '<html><title>502 Bad Gateway</title></html>', contentType: 'text/html' }
     case 'raw':
       return { status: behaviour.status ?? 200, body: behaviour.body ?? '' }
     default:
-      return await drawn(behaviour, model, sidePx)
+      return await answered(behaviour, asked, sidePx)
   }
+}
+
+async function answered(behaviour: Behaviour, { model, responseModalities, images }: Asked, sidePx: number) {
+  if (responseModalities.includes('IMAGE')) return await drawn(behaviour, model, sidePx)
+  return reply(model, { parts: [{ text: WORDS }], imageTokens: 0, textTokens: 9, photos: images.length })
 }
 
 const drawnReplies = new Map<string, Promise<Answer>>()
@@ -160,11 +172,13 @@ interface ReplyContent {
   blockReason?: string
   imageTokens?: number
   textTokens?: number
+  /** Pictures that went in. */
+  photos?: number
 }
 
 function reply(
   model: string,
-  { parts, finishReason, blockReason, imageTokens = IMAGE_TOKENS, textTokens = 0 }: ReplyContent,
+  { parts, finishReason, blockReason, imageTokens = IMAGE_TOKENS, textTokens = 0, photos = 1 }: ReplyContent,
 ) {
   const candidate = {
     ...(parts && { content: { parts, role: 'model' } }),
@@ -173,16 +187,17 @@ function reply(
     index: 0,
   }
   const candidatesTokenCount = imageTokens + textTokens
+  const photoTokens = 258 * photos
   const body = {
     ...(parts || finishReason ? { candidates: [candidate] } : blockReason ? {} : { candidates: [] }),
     ...(blockReason && { promptFeedback: { blockReason } }),
     usageMetadata: {
-      promptTokenCount: 298,
+      promptTokenCount: 40 + photoTokens,
       ...(candidatesTokenCount > 0 && { candidatesTokenCount }),
-      totalTokenCount: 298 + candidatesTokenCount,
+      totalTokenCount: 40 + photoTokens + candidatesTokenCount,
       promptTokensDetails: [
         { modality: 'TEXT', tokenCount: 40 },
-        { modality: 'IMAGE', tokenCount: 258 },
+        ...(photos > 0 ? [{ modality: 'IMAGE', tokenCount: photoTokens }] : []),
       ],
       ...(imageTokens > 0 && { candidatesTokensDetails: [{ modality: 'IMAGE', tokenCount: imageTokens }] }),
     },

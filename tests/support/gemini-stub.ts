@@ -76,7 +76,7 @@ export async function startGeminiStub({ port = 0, sidePx = 64, lean = false }: S
       model,
       apiKey,
       prompt: '',
-      responseModalities: [],
+      responseModalities: lean ? ['TEXT', 'IMAGE'] : [],
       images: [],
       abandoned: false,
     }

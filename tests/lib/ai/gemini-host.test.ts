@@ -23,10 +23,10 @@ test('asks generativelanguage.googleapis.com with the key in a header', async ()
   const { gemini } = await import('../../../lib/ai/gemini.ts')
   const image = { bytes: png, format: 'png' as const, width: 32, height: 32 }
   const reply = await gemini.run(
-    { image, prompt: 'Draw.', options: {}, quality: 'standard' },
+    { task: 'image->image', image, prompt: 'Draw.', options: {}, quality: 'standard' },
     { signal: new AbortController().signal },
   )
-  expect(reply.bytes.equals(png)).toBe(true)
+  expect(reply.output).toEqual({ bytes: png })
   expect(asked).toEqual([
     {
       url: 'https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash-image:generateContent',

@@ -1,24 +1,24 @@
 // The Gemini adapter with the real SDK against a loopback Gemini.
 import { execFile } from 'node:child_process'
-import { getEventListeners } from 'node:events'
 import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { gemini } from '../../../lib/ai/gemini.ts'
+import { livingModel } from '../../../lib/ai/models.ts'
 import { FIRMER_INSTRUCTION } from '../../../lib/ai/prompt.ts'
-import { type ImageRequest, ProviderError } from '../../../lib/ai/provider.ts'
 import { config } from '../../../lib/config.ts'
 import { checkResult } from '../../../lib/image.ts'
-import { type Behaviour, noisePng } from '../../support/gemini-replies.ts'
+import { kv } from '../../../lib/kv.ts'
+import { bytesOf, failure, freshAdapter, request, run, source } from '../../support/gemini-adapter.ts'
+import type { Behaviour } from '../../support/gemini-replies.ts'
 import { startGeminiStub } from '../../support/gemini-stub.ts'
 
-const source = noisePng(48, 32)
-const request: ImageRequest = {
-  image: { bytes: source, format: 'png', width: 48, height: 32 },
-  prompt: 'Turn the photo into a colouring page.',
-  options: {},
-  quality: 'standard',
-}
-const IMAGE_MICRO_USD = 39_000
+/** At the rates of gemini-2.5-flash-image: 40 + 258 tokens in × 0.3, which is 89.4, and for a picture 1290 × 30. */
+const QUESTION_MICRO_USD = 90
+const IMAGE_MICRO_USD = 38_790
+/** What fork.config.json says of a picture, for an answer that was lost on its way. */
+const EXPECTED_MICRO_USD = 39_000
+/** The question, and 129 × 2.5 for words. */
+const WORDS_MICRO_USD = 412
 
 let stub: Awaited<ReturnType<typeof startGeminiStub>>
 
@@ -26,7 +26,6 @@ beforeAll(async () => {
   stub = await startGeminiStub()
   vi.stubEnv('GEMINI_API_KEY', 'test-key')
   vi.stubEnv('GEMINI_BASE_URL', `${stub.url}/`)
-  vi.stubEnv('FORK__AI__PROVIDERS__GEMINI__COSTPERIMAGEUSD', '0.039')
 })
 afterAll(async () => {
   vi.unstubAllEnvs()
@@ -39,24 +38,6 @@ beforeEach(() => {
 afterEach(() => {
   vi.useRealTimers()
 })
-
-/** Runs the adapter and checks on every way out that nothing of it still hangs on the caller's signal. */
-async function run(signal = new AbortController().signal) {
-  try {
-    return await gemini.run(request, { signal })
-  } finally {
-    expect(getEventListeners(signal, 'abort')).toHaveLength(0)
-  }
-}
-
-async function failure(signal?: AbortSignal): Promise<ProviderError> {
-  const error = await run(signal).then(
-    () => undefined,
-    (reason: unknown) => reason,
-  )
-  if (!(error instanceof ProviderError)) throw new Error('The adapter did not fail as promised.', { cause: error })
-  return error
-}
 
 describe('the request', () => {
   test('carries the prompt, the image bytes and the modalities to the configured model', async () => {
@@ -81,27 +62,28 @@ describe('the request', () => {
 })
 
 describe('the reply', () => {
-  test('gives the image, the model and the price of one image', async () => {
+  test('gives the image, the model and what its tokens cost', async () => {
     const reply = await run()
     expect(reply).toMatchObject({ model: config().ai.providers.gemini.model, costMicroUsd: IMAGE_MICRO_USD })
-    expect(await checkResult(reply.bytes)).toEqual({ format: 'png', width: 64, height: 64 })
+    expect(await checkResult(bytesOf(reply))).toEqual({ format: 'png', width: 64, height: 64 })
   })
 
   test('gives the very bytes that Gemini sent', async () => {
     stub.behave({ kind: 'echo' })
-    expect((await run()).bytes.equals(source)).toBe(true)
+    expect(bytesOf(await run()).equals(source)).toBe(true)
   })
 
   test('is the last image that is no thought, and every image billed is paid', async () => {
     stub.behave({ kind: 'drafts' })
     const reply = await run()
-    expect(await checkResult(reply.bytes)).toMatchObject({ width: 20 })
-    expect(reply.costMicroUsd).toBe(2 * IMAGE_MICRO_USD)
+    expect(await checkResult(bytesOf(reply))).toMatchObject({ width: 20 })
+    // 40 + 258 in × 0.3, and 2580 × 30.
+    expect(reply.costMicroUsd).toBe(77_490)
   })
 
   test('is what its bytes are when its label is wrong', async () => {
     stub.behave({ kind: 'ok', format: 'jpeg', mimeType: 'image/png' })
-    expect(await checkResult((await run()).bytes)).toMatchObject({ format: 'jpeg' })
+    expect(await checkResult(bytesOf(await run()))).toMatchObject({ format: 'jpeg' })
   })
 
   test('is waited for', async () => {
@@ -116,8 +98,7 @@ describe('a reply without an image', () => {
     const reply = await run()
     expect(stub.requests.map(({ responseModalities }) => responseModalities)).toEqual([['TEXT', 'IMAGE'], ['IMAGE']])
     expect(stub.requests[1]?.prompt).toBe(`${request.prompt} ${FIRMER_INSTRUCTION}`)
-    // The text took a tenth of the tokens of an image.
-    expect(reply.costMicroUsd).toBe(IMAGE_MICRO_USD + IMAGE_MICRO_USD / 10)
+    expect(reply.costMicroUsd).toBe(WORDS_MICRO_USD + IMAGE_MICRO_USD)
   })
 
   const silent: Behaviour[] = [
@@ -140,7 +121,7 @@ describe('a reply without an image', () => {
 
   test('carries the first bill when the second request fails otherwise', async () => {
     stub.behave([{ kind: 'textOnly' }, { kind: 'status', status: 503 }])
-    expect(await failure()).toMatchObject({ kind: 'overloaded', costMicroUsd: IMAGE_MICRO_USD / 10 })
+    expect(await failure()).toMatchObject({ kind: 'overloaded', costMicroUsd: WORDS_MICRO_USD })
   })
 })
 
@@ -151,11 +132,11 @@ describe('a failure is named', () => {
       error: { message: 'Slow down.', details: [{ violations: [{ quotaValue }] }, { retryDelay: '2s' }] },
     })
   const failures: { behaviour: Behaviour; kind: string; retryAfterMs?: number; costMicroUsd?: number }[] = [
-    { behaviour: { kind: 'promptBlocked' }, kind: 'blocked' },
-    { behaviour: { kind: 'promptBlocked', reason: 'MODEL_ARMOR' }, kind: 'blocked' },
-    { behaviour: { kind: 'finish', reason: 'IMAGE_SAFETY' }, kind: 'blocked' },
-    { behaviour: { kind: 'finish', reason: 'PROHIBITED_CONTENT' }, kind: 'blocked' },
-    { behaviour: { kind: 'finish', reason: 'IMAGE_RECITATION' }, kind: 'blocked' },
+    { behaviour: { kind: 'promptBlocked' }, kind: 'blocked', costMicroUsd: QUESTION_MICRO_USD },
+    { behaviour: { kind: 'promptBlocked', reason: 'MODEL_ARMOR' }, kind: 'blocked', costMicroUsd: QUESTION_MICRO_USD },
+    { behaviour: { kind: 'finish', reason: 'IMAGE_SAFETY' }, kind: 'blocked', costMicroUsd: QUESTION_MICRO_USD },
+    { behaviour: { kind: 'finish', reason: 'PROHIBITED_CONTENT' }, kind: 'blocked', costMicroUsd: QUESTION_MICRO_USD },
+    { behaviour: { kind: 'finish', reason: 'IMAGE_RECITATION' }, kind: 'blocked', costMicroUsd: QUESTION_MICRO_USD },
     {
       behaviour: { kind: 'finish', reason: 'SAFETY', billedTokens: 1290 },
       kind: 'blocked',
@@ -179,11 +160,11 @@ describe('a failure is named', () => {
     },
     { behaviour: { kind: 'raw', status: 429, body: quotaOf('0') }, kind: 'rate_limited' },
     { behaviour: { kind: 'raw', status: 429, body: quotaOf('10') }, kind: 'rate_limited', retryAfterMs: 2000 },
-    { behaviour: { kind: 'truncated' }, kind: 'network' },
-    { behaviour: { kind: 'reset' }, kind: 'network' },
+    { behaviour: { kind: 'truncated' }, kind: 'network', costMicroUsd: EXPECTED_MICRO_USD },
+    { behaviour: { kind: 'reset' }, kind: 'network', costMicroUsd: EXPECTED_MICRO_USD },
     { behaviour: { kind: 'raw', body: '<html>Welcome to the hotel</html>' }, kind: 'network' },
-    { behaviour: { kind: 'raw', body: 'null' }, kind: 'network' },
-    { behaviour: { kind: 'raw', body: '{"candidates":"none"}' }, kind: 'network' },
+    { behaviour: { kind: 'raw', body: 'null' }, kind: 'network', costMicroUsd: EXPECTED_MICRO_USD },
+    { behaviour: { kind: 'raw', body: '{"candidates":"none"}' }, kind: 'network', costMicroUsd: EXPECTED_MICRO_USD },
   ]
   test.each(failures.map((row) => ({ ...row, named: JSON.stringify(row.behaviour) })))(
     '$kind: $named',
@@ -216,19 +197,26 @@ describe('a failure is named', () => {
 })
 
 describe('time running out', () => {
-  const slow: Behaviour[] = [{ kind: 'hang' }, { kind: 'slowDrip' }, { kind: 'ok', delayMs: 60_000 }]
-  test.each(slow)('ends the request and the connection: $kind', async (behaviour) => {
-    stub.behave(behaviour)
-    const error = await failure(AbortSignal.timeout(300))
-    expect(error.kind).toBe('timeout')
-    await vi.waitFor(() => expect(stub.requests).toMatchObject([{ abandoned: true }]))
-  })
+  const slow: { behaviour: Behaviour; timeoutMs: number; costMicroUsd: number }[] = [
+    { behaviour: { kind: 'hang' }, timeoutMs: 300, costMicroUsd: 0 },
+    { behaviour: { kind: 'ok', delayMs: 60_000 }, timeoutMs: 300, costMicroUsd: 0 },
+    // Long enough for its first byte.
+    { behaviour: { kind: 'slowDrip' }, timeoutMs: 3000, costMicroUsd: EXPECTED_MICRO_USD },
+  ]
+  test.each(slow)(
+    'ends the request and the connection: $behaviour.kind',
+    async ({ behaviour, timeoutMs, costMicroUsd }) => {
+      stub.behave(behaviour)
+      expect(await failure(AbortSignal.timeout(timeoutMs))).toMatchObject({ kind: 'timeout', costMicroUsd })
+      await vi.waitFor(() => expect(stub.requests).toMatchObject([{ abandoned: true }]))
+    },
+  )
 
   test('in the second request carries the bill of the first', async () => {
     stub.behave([{ kind: 'textOnly' }, { kind: 'hang' }])
     expect(await failure(AbortSignal.timeout(300))).toMatchObject({
       kind: 'timeout',
-      costMicroUsd: IMAGE_MICRO_USD / 10,
+      costMicroUsd: WORDS_MICRO_USD,
     })
   })
 
@@ -236,7 +224,7 @@ describe('time running out', () => {
     const script = `
       import { gemini } from './lib/ai/gemini.ts'
       const image = { bytes: Buffer.from('${source.toString('base64')}', 'base64'), format: 'png', width: 48, height: 32 }
-      const run = () => gemini.run({ image, prompt: 'Draw.', options: {}, quality: 'standard' }, { signal: new AbortController().signal })
+      const run = () => gemini.run({ task: 'image->image', image, prompt: 'Draw.', options: {}, quality: 'standard' }, { signal: new AbortController().signal })
       await run()
       await run()
       console.log(JSON.stringify(process.getActiveResourcesInfo()))`
@@ -264,6 +252,21 @@ describe('a model that is gone', () => {
     expect((await run()).model).toBe(model)
   })
 
+  test('is passed over by other instances, which have it from KV', async () => {
+    const { model, successors } = config().ai.providers.gemini
+    // The one store in memory of this process stands for the KV that instances share.
+    vi.useFakeTimers({ toFake: ['Date'], now: new Date('2001-06-01T00:00:00Z') })
+    await kv().set(`model-gone:gemini:${model}`, String(Date.now() + 60_000), { ttlMs: 60_000 })
+    expect((await run()).model).toBe(successors[0])
+    expect(stub.requests.map((sent) => sent.model)).toEqual([successors[0]])
+  })
+
+  test('a seed name stands for the model that lives', async () => {
+    const { gemini: configured } = await freshAdapter(stub.url, 'test-key', { textModel: 'gpt-4' })
+    const reply = await configured.run({ ...request, task: 'image->text' }, { signal: new AbortController().signal })
+    expect(reply.model).toBe(livingModel('gpt-4'))
+  })
+
   test('fails as model_gone when no successor is left, and the chain is tried afresh the next time', async () => {
     const { model, successors } = config().ai.providers.gemini
     vi.useFakeTimers({ toFake: ['Date'], now: new Date('2002-01-01T00:00:00Z') })
@@ -284,48 +287,9 @@ describe('availability', () => {
     const { gemini: keyless } = await freshAdapter(stub.url, '')
     expect(keyless.unavailable()).toBe('GEMINI_API_KEY is not set')
   })
-})
 
-/** The adapter as a new process with another environment would have it. */
-async function freshAdapter(baseUrl: string, apiKey = 'test-key') {
-  vi.stubEnv('GEMINI_BASE_URL', baseUrl)
-  vi.stubEnv('GEMINI_API_KEY', apiKey)
-  vi.resetModules()
-  return await import('../../../lib/ai/gemini.ts')
-}
-
-describe('the stand-in', () => {
-  const post = (path: string, body: unknown, headers = {}) =>
-    fetch(`${stub.url}${path}`, { method: 'POST', body: JSON.stringify(body), headers })
-
-  test('is steered and read over HTTP by other processes', async () => {
-    expect((await post('/__behave', [{ kind: 'status', status: 503 }])).status).toBe(200)
-    expect((await failure()).kind).toBe('overloaded')
-    await run()
-    const sent = await (await fetch(`${stub.url}/__requests`)).json()
-    expect(sent).toMatchObject([
-      { prompt: request.prompt },
-      { images: [{ mimeType: 'image/png', byteLength: source.length }] },
-    ])
-    await fetch(`${stub.url}/__requests`, { method: 'DELETE' })
-    expect(stub.requests).toHaveLength(0)
-    expect((await post('/__behave', { kind: 'dance' })).status).toBe(400)
-  })
-
-  const path = '/v1beta/models/gemini-2.5-flash-image:generateContent'
-  const contents = (mimeType: string, data: string) => ({ contents: [{ parts: [{ inlineData: { mimeType, data } }] }] })
-  const refused = [
-    { why: 'no key', headers: {}, body: contents('image/png', 'AAAA'), status: 403 },
-    { why: 'no contents', body: {}, status: 400 },
-    { why: 'an unknown field', body: { ...contents('image/png', 'AAAA'), model: 'x' }, status: 400 },
-    { why: 'a type Gemini does not read', body: contents('image/gif', 'AAAA'), status: 400 },
-    { why: 'broken base64', body: contents('image/png', '?'), status: 400 },
-  ]
-  test.each(refused)('refuses $why as Google does', async ({ headers = { 'x-goog-api-key': 'k' }, body, status }) => {
-    expect((await post(path, body, headers)).status).toBe(status)
-  })
-
-  test('knows no path with a double slash', async () => {
-    expect((await post(`/${path}`, contents('image/png', 'AAAA'), { 'x-goog-api-key': 'k' })).status).toBe(404)
+  test('ends with the setting', async () => {
+    const { gemini: disabled } = await freshAdapter(stub.url, 'test-key', { enabled: false })
+    expect(disabled.unavailable()).toBe('ai.providers.gemini.enabled is false')
   })
 })

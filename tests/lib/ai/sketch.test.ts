@@ -6,7 +6,7 @@ import { crc32 } from 'node:zlib'
 import sharp, { type Sharp } from 'sharp'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { DrawingPool } from '../../../lib/ai/line-art/pool.ts'
-import type { ImageRequest } from '../../../lib/ai/provider.ts'
+import type { Quality } from '../../../lib/ai/provider.ts'
 import { sketch } from '../../../lib/ai/sketch.ts'
 
 const photo = (name: string) => readFile(new URL(`../../fixtures/photos/${name}.jpg`, import.meta.url))
@@ -19,14 +19,17 @@ beforeAll(async () => {
 
 interface Wish {
   detail?: string
-  quality?: ImageRequest['quality']
+  quality?: Quality
   signal?: AbortSignal
 }
 
-function draw(bytes: Buffer, { detail, quality = 'standard', signal = never }: Wish = {}) {
+async function draw(bytes: Buffer, { detail, quality = 'standard', signal = never }: Wish = {}) {
   const image = { bytes, format: 'jpeg' as const, width: 600, height: 400 }
   const options: Record<string, string> = detail === undefined ? {} : { detail }
-  return sketch.run({ image, prompt: 'A colouring page.', options, quality }, { signal })
+  const request = { task: 'image->image' as const, image, prompt: 'A colouring page.', options, quality }
+  const { output, ...reply } = await sketch.run(request, { signal })
+  if (!('bytes' in output)) throw new Error('There is no picture.')
+  return { ...reply, ...output }
 }
 
 /** Shares of dark and of neither black nor white pixels, and how many lines a row crosses on average. */
@@ -217,7 +220,7 @@ describe('under load', () => {
       import { sketch } from ${JSON.stringify(new URL('../../../lib/ai/sketch.ts', import.meta.url))}
       const image = { bytes: readFileSync(process.argv[1]), format: 'jpeg', width: 451, height: 300 }
       const request = { image, prompt: '', options: {}, quality: 'standard' }
-      const { bytes } = await sketch.run(request, { signal: new AbortController().signal })
+      const { output: { bytes } } = await sketch.run(request, { signal: new AbortController().signal })
       console.log(bytes.subarray(1, 4).toString())`
     const cat = new URL('../../fixtures/photos/cat.jpg', import.meta.url).pathname
     const run = promisify(execFile)
