@@ -11,6 +11,9 @@ import * as identity from './migrations/0007_identity.ts'
 import * as apiKeys from './migrations/0008_api_keys.ts'
 import * as auditChain from './migrations/0009_audit_chain.ts'
 import * as planGifts from './migrations/0010_plan_gifts.ts'
+import * as providerCalls from './migrations/0011_provider_calls.ts'
+import * as jobs from './migrations/0012_jobs.ts'
+import * as resultCache from './migrations/0013_result_cache.ts'
 import type { Database } from './schema.ts'
 
 export const migrations: Record<string, Migration> = {
@@ -24,6 +27,9 @@ export const migrations: Record<string, Migration> = {
   '0008_api_keys': apiKeys,
   '0009_audit_chain': auditChain,
   '0010_plan_gifts': planGifts,
+  '0011_provider_calls': providerCalls,
+  '0012_jobs': jobs,
+  '0013_result_cache': resultCache,
 }
 
 /** Applies every pending migration in one locked transaction; returns the names it applied. Throws on the first that fails. */

@@ -9,6 +9,7 @@ type Json<T> = ColumnType<T, string | undefined, string>
 export type Role = 'user' | 'admin'
 export type UserStatus = 'active' | 'suspended' | 'deleted'
 export type Plan = 'free' | 'pro' | 'enterprise'
+export type JobStatus = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'
 
 export interface Database {
   users: {
@@ -128,6 +129,83 @@ export interface Database {
     cost_micro_usd: Generated<number>
     error_code: string | null
     api_key_id: string | null
+    fallback: Generated<boolean>
+    cached: Generated<boolean>
+    job_id: string | null
+  }
+  provider_calls: {
+    id: Generated<number>
+    at: GeneratedTimestamp
+    request_id: string
+    tool_id: string
+    provider: string
+    model: string | null
+    outcome: string
+    duration_ms: number
+    cost_micro_usd: Generated<number>
+    free_tier: Generated<boolean>
+  }
+  switches: {
+    name: string
+    off: boolean
+    reason: string
+    changed_by: string | null
+    changed_at: GeneratedTimestamp
+  }
+  jobs: {
+    id: Generated<string>
+    user_id: string
+    request_id: string
+    status: ColumnType<JobStatus, JobStatus | undefined, JobStatus>
+    tool: string
+    provider: string | null
+    requested_provider: string | null
+    options: Json<Record<string, string>>
+    input: Uint8Array | null
+    input_format: string | null
+    input_width: number | null
+    input_height: number | null
+    input_text: string | null
+    free_tier: Generated<boolean>
+    hold_id: string
+    attempts: Generated<number>
+    cost_micro_usd: Generated<number>
+    run_after: GeneratedTimestamp
+    lease: string | null
+    lease_until: Timestamp | null
+    result: Uint8Array | null
+    result_url: string | null
+    result_type: string | null
+    facts: Json<Record<string, unknown>> | null
+    error: Json<Record<string, unknown>> | null
+    created_at: GeneratedTimestamp
+    started_at: Timestamp | null
+    finished_at: Timestamp | null
+    expires_at: Timestamp
+  }
+  outgoing_webhooks: {
+    id: Generated<string>
+    type: string
+    body: string
+    unique_key: string
+    attempts: Generated<number>
+    next_attempt_at: GeneratedTimestamp
+    delivered_at: Timestamp | null
+    given_up_at: Timestamp | null
+    last_error: string | null
+    created_at: GeneratedTimestamp
+  }
+  result_cache: {
+    key: string
+    user_id: string | null
+    result: Uint8Array
+    result_type: string
+    width: number | null
+    height: number | null
+    provider: string
+    model: string
+    made_at: GeneratedTimestamp
+    expires_at: Timestamp
   }
   refresh_tokens: {
     id: Generated<string>

@@ -5,7 +5,8 @@ import { db } from '../../db/client.ts'
 import type { Database } from '../../db/schema.ts'
 import { type Actor, recordAudit } from '../audit.ts'
 import { AppError } from '../http/errors.ts'
-import { type Balance, grant, revoke, statementOf } from '../ledger/ledger.ts'
+import type { Balance } from '../ledger/columns.ts'
+import { grant, revoke, statementOf } from '../ledger/ledger.ts'
 
 interface Act {
   userId: string

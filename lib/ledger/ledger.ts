@@ -1,143 +1,8 @@
-// The token ledger: grants, holds, and what they settle to. Each operation is one round trip, exact under any concurrency.
+// The token ledger: what is granted, taken back, and left. Each operation is one round trip, exact under any concurrency.
 import { type Kysely, sql } from 'kysely'
 import type { Database, LotKind } from '../../db/schema.ts'
 import { config } from '../config.ts'
-
-/** What a user can spend now. */
-export interface Balance {
-  trialGenerations: number
-  tokens: number
-}
-
-export type Reservation =
-  /** `trial`: one trial generation is held instead of tokens. */
-  | { outcome: 'held'; trial: boolean; balance: Balance }
-  | { outcome: 'insufficient'; balance: Balance }
-  /** The API key that asks would spend more than it may, where the balance would do. */
-  | { outcome: 'over_budget'; balance: Balance; tokenBudget: number; tokensUsed: number }
-  /** The API key that asks was revoked, or has expired. */
-  | { outcome: 'key_ended' }
-  /** The account may not act: what account_state said of it. */
-  | { outcome: 'refused'; state: string }
-
-/** Which run of which tool a hold paid for; becomes its usage_logs row. */
-export interface UsageRecord {
-  userId: string
-  toolId: string
-  requestId: string
-  status: 'success' | 'error' | 'timeout'
-  durationMs: number
-  provider: string | undefined
-  model: string | undefined
-  costMicroUsd: number
-  errorCode: string | undefined
-}
-
-export interface Closing {
-  /** False when the hold had been closed another way: nothing was moved, and no usage row written. */
-  closed: boolean
-  chargedTokens: number
-  trial: boolean
-  balance: Balance
-}
-
-/**
- * Holds a price: a trial generation if one is left, else tokens, soonest-expiring first. Begins the plan's period and
- * gives back orphaned holds first where needed. The hold returns by itself after `ttlMs`. With `keyId`, tokens are also taken
- * from the budget of that API key, and come back to it with the hold. Throws if `holdId` was used before.
- */
-export async function reserve(
-  db: Kysely<Database>,
-  hold: {
-    id: string
-    userId: string
-    sessionId: string | undefined
-    keyId?: string | undefined
-    tokens: number
-    ttlMs: number
-  },
-): Promise<Reservation> {
-  const price = sql`${hold.id}, ${hold.tokens}, make_interval(secs => ${hold.ttlMs / 1000}), ${allowances()}`
-  const { rows } = await sql<{ status: string; unit: string } & BalanceColumns & KeyColumns>`
-    select * from ${
-      hold.keyId === undefined
-        ? sql`ledger_reserve(${hold.userId}, ${hold.sessionId ?? null}, ${price})`
-        : sql`api_key_reserve(${hold.keyId}, ${hold.userId}, ${price})`
-    }
-  `.execute(db)
-  const row = only(rows)
-  switch (row.status) {
-    case 'ok':
-      return { outcome: 'held', trial: row.unit === 'generation', balance: balanceOf(row) }
-    case 'insufficient':
-      return { outcome: 'insufficient', balance: balanceOf(row) }
-    case 'key_budget':
-      return {
-        outcome: 'over_budget',
-        balance: balanceOf(row),
-        tokenBudget: row.token_budget,
-        tokensUsed: row.tokens_used,
-      }
-    case 'key_ended':
-      return { outcome: 'key_ended' }
-    case 'replay':
-    case 'conflict':
-      throw new Error(`Hold ${hold.id} exists already.`)
-    default:
-      return { outcome: 'refused', state: row.status }
-  }
-}
-
-/** Charges a hold and writes its usage row; with `claimId`, also the receipt that keeps the key from ever running again. One statement. */
-export async function settle(
-  db: Kysely<Database>,
-  holdId: string,
-  usage: UsageRecord,
-  receipt?: { claimId: string; facts: Record<string, unknown> },
-): Promise<Closing> {
-  const keepReceipt = receipt
-    ? sql`, receipt as (
-        update idempotency_keys set receipt = ${JSON.stringify(receipt.facts)}::jsonb
-          where id = ${receipt.claimId} and (select status from closed) = 'ok'
-      )`
-    : sql``
-  return await close(db, holdId, 'settled', usage, keepReceipt)
-}
-
-/** Gives a hold back whole and writes its usage row, in one statement; a run whose hold was taken from it is on record too. */
-export async function release(db: Kysely<Database>, holdId: string, usage: UsageRecord): Promise<Closing> {
-  return await close(db, holdId, 'voided', usage, sql``)
-}
-
-async function close(
-  db: Kysely<Database>,
-  holdId: string,
-  state: 'settled' | 'voided',
-  usage: UsageRecord,
-  more: ReturnType<typeof sql>,
-): Promise<Closing> {
-  const { rows } = await sql<{ status: string; unit: string; spent: number } & BalanceColumns>`
-    with closed as (select * from ledger_close(${holdId}, null, ${state})),
-    logged as (
-      insert into usage_logs (user_id, tool_id, tokens_used, request_id, response_status, duration_ms, trial, provider, model,
-          cost_micro_usd, error_code, api_key_id)
-        select ${usage.userId}, ${usage.toolId}, case when status = 'ok' and unit = 'token' then spent else 0 end,
-          ${usage.requestId}, ${usage.status}, ${usage.durationMs}, unit = 'generation', ${usage.provider ?? null},
-          ${usage.model ?? null}, ${usage.costMicroUsd}, ${usage.errorCode ?? null},
-          (select h.api_key_id from ledger_hold h where h.id = ${holdId})
-        from closed where status = 'ok' or (status = 'conflict' and ${state} = 'voided')
-    )${more}
-    select * from closed
-  `.execute(db)
-  const row = only(rows)
-  const trial = row.unit === 'generation'
-  return {
-    closed: row.status === 'ok' || row.status === 'replay',
-    chargedTokens: trial ? 0 : row.spent,
-    trial,
-    balance: balanceOf(row),
-  }
-}
+import { allowances, type Balance, type BalanceColumns, balanceOf, only } from './columns.ts'
 
 /** Opens a new user's account inside the transaction that makes the user: the free plan, and the trial once per `person`; without one, none. */
 export async function openAccount(db: Kysely<Database>, userId: string, person: string | undefined): Promise<void> {
@@ -256,22 +121,6 @@ export async function sweepLedger(
   return only(rows)
 }
 
-/** Plan → tokens per period, as the SQL functions take it. */
-function allowances(): string {
-  const plans = Object.entries(config().plans)
-  return JSON.stringify(Object.fromEntries(plans.map(([name, { monthlyTokens }]) => [name, monthlyTokens])))
-}
-
-interface BalanceColumns {
-  trial_generations: number
-  tokens: number
-}
-
-interface KeyColumns {
-  token_budget: number
-  tokens_used: number
-}
-
 interface StatementColumns extends BalanceColumns {
   plan: string
   status: string
@@ -284,14 +133,4 @@ interface StatementColumns extends BalanceColumns {
   purchased_tokens: number
   reserved_tokens: number
   debt: number
-}
-
-function balanceOf({ trial_generations, tokens }: BalanceColumns): Balance {
-  return { trialGenerations: trial_generations, tokens }
-}
-
-function only<T>(rows: T[]): T {
-  const [row] = rows
-  if (row === undefined) throw new Error('The ledger answered nothing.')
-  return row
 }

@@ -4,7 +4,8 @@ import { expect } from 'vitest'
 import { db } from '../../db/client.ts'
 import type { Database, LotKind } from '../../db/schema.ts'
 import { beginSession } from '../../lib/auth/sessions.ts'
-import { openAccount, reserve, settle } from '../../lib/ledger/ledger.ts'
+import { reserve, settle, type UsageRecord } from '../../lib/ledger/holds.ts'
+import { openAccount } from '../../lib/ledger/ledger.ts'
 import { toolId } from '../../lib/tools/catalogue.ts'
 import { at } from './clock.ts'
 
@@ -59,10 +60,18 @@ export async function grantTo(
   )
 }
 
-export async function usageOf({ userId }: Account, status: 'success' | 'error' = 'success') {
+export async function usageOf({ userId }: Account, status: 'success' | 'error' = 'success'): Promise<UsageRecord> {
   const tool = await toolId(db(), TOOL)
-  const nothing = { provider: undefined, model: undefined, costMicroUsd: 0, errorCode: undefined }
-  return { userId, toolId: tool, requestId: crypto.randomUUID(), status, durationMs: 1, ...nothing }
+  const nothing = {
+    provider: undefined,
+    model: undefined,
+    costMicroUsd: 0,
+    errorCode: undefined,
+    jobId: undefined,
+    calls: [],
+  }
+  const not = { fallback: false, cached: false, freeTier: false }
+  return { userId, toolId: tool, requestId: crypto.randomUUID(), status, durationMs: 1, ...nothing, ...not }
 }
 
 export async function lots(userId: string, kind: Exclude<LotKind, 'trial'>) {
