@@ -1,24 +1,10 @@
 // Is it up, and can it reach what it needs.
-import { sql } from 'kysely'
-import { db } from '../db/client.ts'
-import { isMigrated } from '../db/migrate.ts'
-import { usableProviders } from '../lib/ai/router.ts'
+import { type Check, databaseHealth, kvHealth, providersCheck, providersHealth } from '../lib/admin/health.ts'
 import { config } from '../lib/config.ts'
 import { env } from '../lib/env.ts'
 import { paymentsFeature, signInFeature } from '../lib/features.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
-import { kv } from '../lib/kv.ts'
-import { describeError } from '../lib/log.ts'
-import { defaultTool } from '../lib/tools/catalogue.ts'
 import packageJson from '../package.json' with { type: 'json' }
-
-const CHECK_TIMEOUT_MS = 3_000
-
-interface Check {
-  status: 'ok' | 'degraded' | 'down' | 'off'
-  latencyMs?: number
-  details?: unknown
-}
 
 export default endpoint({
   'GET /api/health': route({ access: 'public', handle: live }),
@@ -31,15 +17,16 @@ function live() {
 
 /** 503 only when the product cannot work at all; details are for admins. */
 async function ready({ caller }: Context<'visitor'>) {
-  const [database, store] = await Promise.all([timed(checkDatabase), timed(checkKv)])
+  const [database, store, health] = await Promise.all([databaseHealth(), kvHealth(), providersHealth()])
+  const providers = providersCheck(health)
   const checks: Record<string, Check> = {
     database,
     kv: store,
-    providers: checkProviders(),
+    providers,
     signIn: checkSignIn(),
     payments: checkPayments(),
   }
-  const down = database.status === 'down' || checks.providers?.status === 'down'
+  const down = database.status === 'down' || providers.status === 'down'
   const degraded = Object.values(checks).some(({ status }) => status === 'degraded' || status === 'down')
   const status = down ? 'down' : degraded ? 'degraded' : 'ok'
   const shown =
@@ -47,25 +34,6 @@ async function ready({ caller }: Context<'visitor'>) {
       ? checks
       : Object.fromEntries(Object.entries(checks).map(([name, { details: _, ...check }]) => [name, check]))
   return Response.json({ status, checks: shown }, { status: down ? 503 : 200 })
-}
-
-async function checkDatabase(): Promise<Check> {
-  await sql`select 1`.execute(db())
-  if (!(await isMigrated(db()))) return { status: 'down', details: 'Migrations are pending: npm run migrate -- up' }
-  return { status: 'ok', details: env().databaseUrl ? 'PostgreSQL' : 'Embedded database' }
-}
-
-async function checkKv(): Promise<Check> {
-  await kv().get('readiness')
-  return env().kv
-    ? { status: 'ok', details: 'Vercel KV' }
-    : { status: 'ok', details: 'In memory: right for a single instance only' }
-}
-
-function checkProviders(): Check {
-  const { usable, skipped } = usableProviders(defaultTool().providers, { format: 'jpeg' })
-  const details = { usable: usable.map(({ id }) => id), skipped }
-  return { status: usable.length > 0 ? 'ok' : 'down', details }
 }
 
 /** Asks nothing of Clerk: whoever is signed in stays so without it. */
@@ -78,14 +46,4 @@ function checkSignIn(): Check {
 function checkPayments(): Check {
   const { on, reason } = paymentsFeature(env(), config())
   return { status: on ? 'ok' : 'off', details: reason }
-}
-
-async function timed(check: () => Promise<Check>): Promise<Check> {
-  const startedAt = performance.now()
-  const { promise: timeout, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new Error(`No answer within ${CHECK_TIMEOUT_MS} ms.`)), CHECK_TIMEOUT_MS)
-  const result = await Promise.race([check(), timeout])
-    .catch((error): Check => ({ status: 'down', details: describeError(error) }))
-    .finally(() => clearTimeout(timer))
-  return { ...result, latencyMs: Math.round(performance.now() - startedAt) }
 }

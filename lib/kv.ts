@@ -19,6 +19,21 @@ export interface WindowState {
   resetAtMs: number
 }
 
+/** The entries a script sees of the store in memory. */
+export interface MemoryEntries {
+  read(key: string): string | null
+  write(key: string, value: string, ttlMs: number): void
+}
+
+/**
+ * A step that nothing can come between: in Lua for Redis, and written again in JavaScript for the store in memory. It may run
+ * twice for one call, when its first answer is lost on the way, and has to come to the same end then.
+ */
+export interface KvScript {
+  lua: string
+  memory(entries: MemoryEntries, keys: string[], args: string[]): unknown
+}
+
 /** Everything kept expires; every method of the remote store may throw KvError, and its caller decides what that means. */
 export interface Kv {
   get(key: string): Promise<string | null>
@@ -26,6 +41,8 @@ export interface Kv {
   set(key: string, value: string, options: { ttlMs: number; ifAbsent?: boolean }): Promise<boolean>
   /** Atomic; the expiry starts with the first increment and later ones leave it. */
   increment(key: string, by: number, options: { ttlMs: number }): Promise<number>
+  /** Runs a script on its keys; its arguments arrive as text, its answer is whatever it returns. */
+  run(script: KvScript, keys: string[], args: (string | number)[]): Promise<unknown>
   /** Counts one request in all windows, in one round trip, or in none when any of them is full. */
   countWindows(windows: SlidingWindow[]): Promise<WindowState[]>
 }
@@ -85,6 +102,7 @@ export function memoryKv(entriesMax = MEMORY_ENTRIES_MAX): Kv {
       return true
     },
     increment: async (key, by, { ttlMs }) => add(key, by, ttlMs),
+    run: async (script, keys, args) => script.memory({ read, write }, keys, args.map(String)),
     // Written out, not the client on a fake backend: the client's Lua would need ports keyed by the sha of each release.
     // The arithmetic is that of @upstash/ratelimit: the previous bucket counts by the share of it still in sight.
     countWindows: async (windows) => {
@@ -121,7 +139,14 @@ function vercelKv(credentials: { url: string; token: string }): Kv {
       retry: { retries: 1, backoff: () => RETRY_DELAY_MS },
       signal: () => AbortSignal.timeout(REQUEST_TIMEOUT_MS), // One deadline for a request and its retry.
     })
-    return { client, Ratelimit }
+    // A script's digest is made once, not for every call.
+    const scripts = new Map<KvScript, ReturnType<typeof client.createScript>>()
+    const scriptOf = (script: KvScript) => {
+      const known = scripts.get(script) ?? client.createScript(script.lua)
+      scripts.set(script, known)
+      return known
+    }
+    return { client, Ratelimit, scriptOf }
   }
 
   function sdk() {
@@ -144,6 +169,11 @@ function vercelKv(credentials: { url: string; token: string }): Kv {
       const name = `${stage}:${key}`
       const [sum] = await reach(() => Promise.all([client.incrby(name, by), client.pexpire(name, ttlMs, 'NX')]))
       return sum
+    },
+    run: async (script, keys, args) => {
+      const { scriptOf } = await sdk()
+      const names = keys.map((key) => `${stage}:${key}`)
+      return await reach(() => scriptOf(script).exec(names, args.map(String)))
     },
     countWindows: async (windows) => {
       const { client, Ratelimit } = await sdk()

@@ -1,72 +1,84 @@
-// Which provider makes the image: the tool's own order, one deadline for all, and every failure on record.
+// Which provider does the work: the fork's policy, one deadline for all, and every call and failure on record.
 import type { ForkConfig } from '../config.ts'
-import { checkResult, convertImage, type ImageFormat } from '../image.ts'
-import { gemini } from './gemini.ts'
-import { type ImageRequest, type Provider, ProviderError, type ProviderErrorKind } from './provider.ts'
-import { sketch } from './sketch.ts'
+import type { ImageFormat } from '../image.ts'
+import { log } from '../log.ts'
+import { switchedOff } from '../switches.ts'
+import type { Attempt, Call, Progress, Turn } from './attempt.ts'
+import { circuitStates } from './circuit.ts'
+import { askHedged, isBlocked, type Start } from './hedge.ts'
+import { arrange } from './policy.ts'
+import type { ModelRequest, Provider, Work } from './provider.ts'
+import { PROVIDERS, runsHere } from './registry.ts'
+import { type Answer, takeTurn } from './turn.ts'
 
-/** Every provider this version has an adapter for. Adding one: its file, and its line here. */
-const PROVIDERS: Record<string, Provider> = { gemini, sketch }
+export type { Attempt, Call } from './attempt.ts'
+export type { Result } from './turn.ts'
 
-/** Kept free at the end of the deadline for a provider that runs here and cannot hang on a network. */
-const LOCAL_RESERVE_MS = 8_000
-const RETRY_AFTER_MAX_MS = 3_000
-const RETRY_JITTER_MS = 600
-const RETRYABLE: readonly ProviderErrorKind[] = ['rate_limited', 'overloaded', 'network']
+/** Kept free at the end of the deadline for the next provider; one that runs here needs no more. */
+const RESERVE_MS = 8_000
 
-export interface Attempt {
-  provider: string
-  kind: ProviderErrorKind
-  message: string
-  durationMs: number
-}
-
-export interface Made {
-  bytes: Buffer
-  format: ImageFormat
-  width: number
-  height: number
-  provider: string
-  model: string
-  /** What all attempts together cost, failed ones that were billed included. */
+export interface Made extends Answer {
+  /** What all calls together cost, failed ones that were billed included. */
   costMicroUsd: number
   failed: Attempt[]
+  calls: Call[]
+}
+
+/** Whether another provider than the first one gave the answer. */
+export function usedFallback({ failed, provider }: Pick<Made, 'failed' | 'provider'>): boolean {
+  return failed.some((attempt) => attempt.provider !== provider)
 }
 
 export type RouterEvent =
   | { event: 'provider'; data: { provider: string } }
-  | { event: 'fallback'; data: { from: string; to: string; reason: ProviderErrorKind } }
+  | { event: 'fallback'; data: { from: string; to: string; reason: Attempt['kind'] } }
 
-/** No provider made an image. `attempts` says what each answered; empty when none could be asked. */
+/** No provider did the work. `attempts` says what each answered, or why it was not asked; empty when none could be asked at all. */
 export class RouterError extends Error {
   override readonly name = 'RouterError'
   readonly attempts: Attempt[]
-  readonly costMicroUsd: number
+  readonly calls: Call[]
+  /** The budget that kept a provider from being asked. */
+  readonly refusedBy: string | undefined
+  /** When the first open circuit lets somebody through again. */
+  readonly retryAfterMs: number | undefined
 
-  constructor(message: string, attempts: Attempt[], costMicroUsd: number) {
+  constructor(message: string, { failed, calls, refusedBy, retryAfterMs }: Progress) {
     super(message)
-    this.attempts = attempts
-    this.costMicroUsd = costMicroUsd
+    this.attempts = failed
+    this.calls = calls
+    this.refusedBy = refusedBy[0]
+    this.retryAfterMs = retryAfterMs.length > 0 ? Math.min(...retryAfterMs) : undefined
   }
 }
 
 export interface RouteOptions {
   /** Provider ids in order of preference. */
   order: string[]
-  format: 'png' | 'jpeg' | 'webp'
-  limits: Pick<ForkConfig['ai'], 'providerTimeoutMs' | 'deadlineMs'>
+  /** The first of them is the caller's own choice and stays first, whatever the policy. */
+  pinned: boolean
+  /** What an image is converted to; left out for text. */
+  format: 'png' | 'jpeg' | 'webp' | undefined
+  /** The caller has never paid: a budget of its own applies. */
+  freeTier: boolean
+  settings: Pick<ForkConfig['ai'], 'routing' | 'hedgeAfterMs' | 'providerTimeoutMs' | 'deadlineMs' | 'circuitBreakers'>
+  /** For the log. */
+  requestId: string
   onEvent(event: RouterEvent): void
 }
 
-/** The providers of `order` that could be asked now, and why the others could not. */
-export function usableProviders(order: string[], request: { format: ImageFormat }) {
+/** The providers of `order` that are able and set up to do the work, and why the others are not. */
+export function usableProviders(order: string[], work: Work & { format: ImageFormat | undefined }) {
   const usable: Provider[] = []
   const skipped: { provider: string; reason: string }[] = []
   for (const id of order) {
     const provider = PROVIDERS[id]
     const reason = provider
       ? (provider.unavailable() ??
-        (provider.reads.includes(request.format) ? null : `It cannot read ${request.format}.`))
+        (provider.serves[work.task]?.includes(work.quality)
+          ? null
+          : `It does not do ${work.task} in quality ${work.quality}.`) ??
+        (!work.format || provider.reads.includes(work.format) ? null : `It cannot read ${work.format}.`))
       : 'This version has no adapter for it.'
     if (provider && reason === null) usable.push(provider)
     else skipped.push({ provider: id, reason: reason ?? '' })
@@ -75,102 +87,90 @@ export function usableProviders(order: string[], request: { format: ImageFormat 
 }
 
 /**
- * Asks one provider after the other until one gives an image that can be read, converted to the asked format.
- * A blocked picture is not shown to the next one. Throws RouterError when none did.
+ * Asks one provider after the other, as the policy sorts them, until one gives a result that can be used, converted to the asked
+ * format. Passed over are those that are switched off, whose circuit is open or whose budget is used up. A blocked picture is
+ * not shown to the next one. Throws RouterError when none did it; every call has been settled by then.
  */
-export async function makeImage(request: ImageRequest, options: RouteOptions): Promise<Made> {
-  const { usable, skipped } = usableProviders(options.order, request.image)
+export async function makeResult(request: ModelRequest, options: RouteOptions): Promise<Made> {
+  const progress: Progress = { failed: [], calls: [], settling: [], refusedBy: [], retryAfterMs: [] }
+  const { usable, skipped } = usableProviders(options.order, { ...request, format: request.image?.format })
   if (usable.length === 0) {
-    throw new RouterError(skipped.map(({ provider, reason }) => `${provider}: ${reason}`).join(' '), [], 0)
+    throw new RouterError(skipped.map(({ provider, reason }) => `${provider}: ${reason}`).join(' '), progress)
   }
-  const deadlineAt = Date.now() + options.limits.deadlineMs
-  const failed: Attempt[] = []
-  let costMicroUsd = 0
-  for (const [index, provider] of usable.entries()) {
-    const next = usable[index + 1]
-    const reserveMs = next ? Math.min(LOCAL_RESERVE_MS, options.limits.deadlineMs / 2) : 0
-    options.onEvent({ event: 'provider', data: { provider: provider.id } })
-    const result = await attempt(provider, request, options, deadlineAt - reserveMs)
-    costMicroUsd += result.costMicroUsd
-    failed.push(...result.failed)
-    if (result.image) return { ...result.image, provider: provider.id, costMicroUsd, failed }
-    const kind = result.failed.at(-1)?.kind ?? 'network'
-    if (kind === 'blocked' || !next) break
-    options.onEvent({ event: 'fallback', data: { from: provider.id, to: next.id, reason: kind } })
+  const queue = await queueOf(usable, request, options, progress)
+  try {
+    const answer = await firstAnswer(queue, request, options, progress)
+    const { failed, calls } = progress
+    const costMicroUsd = calls.reduce((sum, call) => sum + call.costMicroUsd, 0)
+    if (answer) return { ...answer, costMicroUsd, failed, calls }
+  } finally {
+    await Promise.all(progress.settling)
   }
-  throw new RouterError('No provider made an image.', failed, costMicroUsd)
+  throw new RouterError('No provider did the work.', progress)
 }
 
-interface AttemptResult {
-  image: Omit<Made, 'provider' | 'costMicroUsd' | 'failed'> | undefined
-  costMicroUsd: number
-  failed: Attempt[]
+/** Who is asked, in which order; whom an operator switched off is on record as such. */
+async function queueOf(
+  usable: Provider[],
+  work: Work,
+  { order: list, pinned, settings, requestId }: RouteOptions,
+  { failed }: Progress,
+): Promise<Provider[]> {
+  const on: Provider[] = []
+  for (const provider of usable) {
+    if ((await switchedOff(provider.id)) === undefined) on.push(provider)
+    else failed.push({ provider: provider.id, kind: 'switched_off', message: 'It is switched off.', durationMs: 0 })
+  }
+  const { routing } = settings
+  const { order, why } = await arrange(on, { list, pinned, routing, work })
+  if (on.length > 1) log('info', 'route', { requestId, policy: routing, pinned, order: order.map(({ id }) => id), why })
+  return order
 }
 
-/** One provider's turn: a second try where it may help, within the time that is left. */
-async function attempt(
-  provider: Provider,
-  request: ImageRequest,
+/** Takes providers off the queue until one answers, or one blocks the picture. */
+async function firstAnswer(
+  queue: Provider[],
+  request: ModelRequest,
   options: RouteOptions,
-  deadlineAt: number,
-): Promise<AttemptResult> {
-  const failed: Attempt[] = []
-  let costMicroUsd = 0
-  for (let round = 0; ; round += 1) {
-    const startedAt = Date.now()
-    const timeoutMs = Math.max(1, Math.min(options.limits.providerTimeoutMs, deadlineAt - startedAt))
-    try {
-      const image = await runOnce(provider, request, options.format, timeoutMs, (micro) => {
-        costMicroUsd += micro
-      })
-      return { image, costMicroUsd, failed }
-    } catch (error) {
-      const failure =
-        error instanceof ProviderError
-          ? error
-          : new ProviderError('network', 'The provider failed in an unknown way.', { cause: error })
-      costMicroUsd += failure.costMicroUsd
-      failed.push({
-        provider: provider.id,
-        kind: failure.kind,
-        message: failure.message,
-        durationMs: Date.now() - startedAt,
-      })
-      const delayMs = retryDelayMs(failure, round)
-      if (delayMs === undefined || Date.now() + delayMs >= deadlineAt) return { image: undefined, costMicroUsd, failed }
-      await new Promise((resolve) => setTimeout(resolve, delayMs))
+  progress: Progress,
+): Promise<Answer | undefined> {
+  const { settings, freeTier, format } = options
+  const deadlineAtMs = Date.now() + settings.deadlineMs
+  const turnOf = (provider: Provider): Start => {
+    const reserveMs = queue.length > 0 ? Math.min(RESERVE_MS, settings.deadlineMs / 2) : 0
+    const rest = { endsAtMs: deadlineAtMs - reserveMs, isLast: queue.length === 0 }
+    return (signal) => {
+      const turn: Turn = { provider, request, freeTier, settings, signal, ...rest }
+      return takeTurn(turn, progress, { format, onAsk: () => announce(provider, progress, options) })
     }
   }
+  const hedges = settings.routing === 'fastest' && settings.hedgeAfterMs > 0
+  for (let provider = queue.shift(); provider && !isBlocked(progress); provider = queue.shift()) {
+    const start = turnOf(provider)
+    const nextRival = async () => {
+      const rival = await takeRival(queue)
+      return rival && turnOf(rival)
+    }
+    const hedged = { afterMs: settings.hedgeAfterMs, progress }
+    // Nobody is paid to be quicker than what is free.
+    const isHedged = hedges && !runsHere(provider)
+    const answer = isHedged ? await askHedged(start, nextRival, hedged) : await start(new AbortController().signal)
+    if (answer) return answer
+  }
+  return undefined
 }
 
-async function runOnce(
-  provider: Provider,
-  request: ImageRequest,
-  format: RouteOptions['format'],
-  timeoutMs: number,
-  onCost: (micro: number) => void,
-) {
-  const abort = new AbortController()
-  const timer = setTimeout(() => abort.abort(), timeoutMs)
-  try {
-    const reply = await provider.run(request, { signal: abort.signal })
-    onCost(reply.costMicroUsd)
-    const checked = await checkResult(reply.bytes)
-    const image = await convertImage({ bytes: reply.bytes, ...checked }, format).catch((cause) => {
-      throw new ProviderError('no_image', 'The provider sent a damaged image.', { cause })
-    })
-    return { ...image, format, model: reply.model }
-  } finally {
-    clearTimeout(timer)
-  }
+/** The next provider worth paying twice for: not one that runs here, which would always be first, nor one that may be down. */
+async function takeRival(queue: Provider[]): Promise<Provider | undefined> {
+  const states = await circuitStates(queue.filter((provider) => !runsHere(provider)).map(({ id }) => id))
+  const index = queue.findIndex(({ id }) => states.get(id)?.state === 'closed')
+  return index === -1 ? undefined : queue.splice(index, 1)[0]
 }
 
-/** Once, and only where another try may go better: full jitter, or the provider's own delay when it is short. */
-function retryDelayMs(failure: ProviderError, round: number): number | undefined {
-  if (round > 0 || !RETRYABLE.includes(failure.kind)) return undefined
-  if (failure.kind === 'rate_limited') {
-    const delayMs = failure.retryAfterMs
-    return delayMs !== undefined && delayMs <= RETRY_AFTER_MAX_MS ? delayMs : undefined
+function announce({ id }: Provider, { failed }: Progress, { onEvent }: RouteOptions): void {
+  const before = failed.at(-1)
+  if (before && before.provider !== id) {
+    onEvent({ event: 'fallback', data: { from: before.provider, to: id, reason: before.kind } })
   }
-  return Math.random() * RETRY_JITTER_MS
+  onEvent({ event: 'provider', data: { provider: id } })
 }

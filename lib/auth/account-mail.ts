@@ -1,19 +1,13 @@
 // What the accounts of local sign-in write to their owners, sent once the request has its answer.
 import { config } from '../config.ts'
 import { KvError, kv, memoryKv } from '../kv.ts'
-import { describeError, log } from '../log.ts'
+import { log } from '../log.ts'
 import { type Mail, sendMail } from '../mail.ts'
 import { hashSubject } from './throttle.ts'
 
 const PER_ADDRESS = { quota: 5, windowMs: 60 * 60 * 1000 }
 
 const localCounts = memoryKv()
-
-/** Starts work that the answer neither waits for nor depends on; what fails there is logged. */
-export async function afterAnswer(work: () => Promise<void>): Promise<void> {
-  const { waitUntil } = await import('@vercel/functions')
-  waitUntil(work().catch((error: unknown) => log('warn', 'mail_failed', { error: describeError(error) })))
-}
 
 /** Sends a mail, unless the address had its five of the hour. */
 export async function sendSparingly(mail: Mail): Promise<void> {

@@ -1,11 +1,13 @@
 // The address of an account of local sign-in: proven by a link in a mail, and changed the same way.
+
 import { db } from '../../db/client.ts'
 import { isUniqueViolation } from '../../db/errors.ts'
+import { afterAnswer } from '../after-answer.ts'
 import { type Actor, recordAudit } from '../audit.ts'
 import { env } from '../env.ts'
 import { invalidField } from '../http/body.ts'
 import { requireMail } from '../mail.ts'
-import { addressChangedMail, addressTakenMail, afterAnswer, sendSparingly, verificationMail } from './account-mail.ts'
+import { addressChangedMail, addressTakenMail, sendSparingly, verificationMail } from './account-mail.ts'
 import { emailTaken } from './accounts.ts'
 import { confirmPassword } from './confirm.ts'
 import { endTokens, issueToken, redeemToken, worthless } from './email-tokens.ts'
@@ -15,7 +17,7 @@ import { revokeOtherSessions } from './sessions.ts'
 /** Mails a link that proves the user's address, unless it is proven already. `origin` is where our pages are. */
 export async function sendVerification(userId: string, origin: string): Promise<void> {
   requireMail()
-  await afterAnswer(async () => {
+  await afterAnswer('mail_failed', async () => {
     const user = await db()
       .selectFrom('users')
       .select('email')
@@ -42,7 +44,7 @@ export async function requestAddressChange(
   requireMail()
   const user = await confirmPassword(userId, password)
   if (email === user.email) throw invalidField('email', 'This is the address of your account already.')
-  await afterAnswer(async () => {
+  await afterAnswer('mail_failed', async () => {
     const owner = await db()
       .selectFrom('users')
       .select('id')
@@ -87,7 +89,7 @@ export async function redeemAddress(
     .catch((error: unknown) => {
       throw isUniqueViolation(error) ? emailTaken() : error
     })
-  if (before !== undefined) await afterAnswer(() => sendSparingly(addressChangedMail(before)))
+  if (before !== undefined) await afterAnswer('mail_failed', () => sendSparingly(addressChangedMail(before)))
 }
 
 /** Whether the address is kept for the admin of ADMIN_EMAIL. */

@@ -2,9 +2,10 @@
 import type { Transaction } from 'kysely'
 import { db } from '../../db/client.ts'
 import type { Database } from '../../db/schema.ts'
+import { afterAnswer } from '../after-answer.ts'
 import { type Actor, recordAudit } from '../audit.ts'
 import { requireMail } from '../mail.ts'
-import { afterAnswer, resetMail, sendSparingly } from './account-mail.ts'
+import { resetMail, sendSparingly } from './account-mail.ts'
 import { personalWords } from './accounts.ts'
 import { endTokens, issueToken, ownerOf, redeemToken, worthless } from './email-tokens.ts'
 import { shutOutRegistrant } from './lifecycle.ts'
@@ -16,7 +17,7 @@ import { forgetFailures } from './throttle.ts'
 /** Mails a link when the address is known; the answer comes before anything is looked up, so that it tells nothing. */
 export async function forgotPassword(email: string, origin: string): Promise<void> {
   requireMail()
-  await afterAnswer(async () => {
+  await afterAnswer('mail_failed', async () => {
     const user = await db()
       .selectFrom('users')
       .select('id')

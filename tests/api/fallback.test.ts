@@ -14,6 +14,7 @@ beforeAll(async () => {
     GEMINI_API_KEY: 'test-key',
     GEMINI_BASE_URL: stub.url,
     FORK__TOOLS__0__PROVIDERS: '["gemini","openai","sketch"]',
+    FORK__AI__CIRCUIT_BREAKERS: 'false',
     FORK__AI__PROVIDER_TIMEOUT_MS: '5000',
     FORK__AI__DEADLINE_MS: '30000',
   })

@@ -113,6 +113,7 @@ describe('GET /api/health/ready', () => {
     expect(checks.providers.details.usable).toContain('sketch')
     expect(checks.providers.details.skipped).toContainEqual({
       provider: 'gemini',
+      status: 'unavailable',
       reason: expect.stringContaining('GEMINI_API_KEY'),
     })
   })

@@ -1,11 +1,27 @@
 // One suite for both stores: this process's memory, and the real @vercel/kv client on a real Redis behind Upstash's protocol.
 import { Redis } from 'ioredis'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { type Kv, memoryKv } from '../../lib/kv.ts'
+import { type Kv, type KvScript, memoryKv } from '../../lib/kv.ts'
 import { startUpstashRest, type UpstashRest } from '../support/upstash-rest.ts'
 
 const redisUrl = process.env.TEST_REDIS_URL
 const MINUTE_MS = 60_000
+/** Doubles what is kept, or keeps what is given; answers with it and what else was given. */
+const DOUBLE: KvScript = {
+  lua: `
+local text = redis.call('get', KEYS[1])
+local value = text and tostring(tonumber(text) * 2) or ARGV[1]
+redis.call('set', KEYS[1], value, 'PX', ARGV[2])
+return { value, ARGV[3] }
+`,
+  memory({ read, write }, [key = ''], [first = '', ttlMs, extra]) {
+    const text = read(key)
+    const value = text === null ? first : String(Number(text) * 2)
+    write(key, value, Number(ttlMs))
+    return [value, extra]
+  },
+}
+
 const MIDNIGHT = Date.UTC(2026, 0, 1) // The beginning of a bucket, whatever the window.
 
 beforeEach(() => {
@@ -94,6 +110,12 @@ describe.skipIf(!redisUrl)('Vercel KV on a real Redis (TEST_REDIS_URL)', () => {
     expect(await roundTrips(() => store.countWindows([user, address, aWindow({})]))).toBe(2)
   })
 
+  test('scripts of the same moment are one round trip, once Redis knows them', async () => {
+    const double = () => store.run(DOUBLE, ['key'], [1, MINUTE_MS, ''])
+    await double()
+    expect(await roundTrips(() => Promise.all([double(), double()]))).toBe(1)
+  })
+
   test('an increment and its expiry are one round trip', async () => {
     expect(await roundTrips(() => store.increment('sum', 1, { ttlMs: MINUTE_MS }))).toBe(1)
   })
@@ -127,6 +149,7 @@ describe.skipIf(!redisUrl)('Vercel KV on a real Redis (TEST_REDIS_URL)', () => {
         kv().get('private'),
         kv().set('private', 'value', { ttlMs: MINUTE_MS }),
         kv().increment('private', 1, { ttlMs: MINUTE_MS }),
+        kv().run(DOUBLE, ['private'], [1, MINUTE_MS, '']),
         kv().countWindows([aWindow({ key: 'private' })]),
       ])
       expect(performance.now() - startedAt).toBeLessThan(1000)
@@ -183,6 +206,16 @@ function keepsTheContract(current: () => Kv) {
     expect(new Set(sums).size).toBe(50)
     expect(await store.increment('sum', -50, { ttlMs: MINUTE_MS })).toBe(100)
     expect(await store.get('sum')).toBe('100')
+  })
+
+  test('a script reads and writes with nothing in between, and its arguments arrive as text', async () => {
+    const store = current()
+    expect(await store.run(DOUBLE, ['key'], [3, MINUTE_MS, 'žluťoučký'])).toEqual(['3', 'žluťoučký'])
+    const answers = await Promise.all(Array.from({ length: 8 }, () => store.run(DOUBLE, ['key'], [3, MINUTE_MS, ''])))
+    expect(answers.map((answer) => String(answer).replace(',', '')).sort((a, b) => Number(a) - Number(b))).toEqual(
+      Array.from({ length: 8 }, (_, index) => String(3 * 2 ** (index + 1))),
+    )
+    expect(await store.get('key')).toBe(String(3 * 2 ** 8))
   })
 
   test('of 50 parallel requests exactly the quota is allowed', async () => {
