@@ -7,8 +7,8 @@ import { Redis } from 'ioredis'
 const REDIS_URL = 'redis://127.0.0.1:6379'
 const BODY_BYTES_MAX = 10_000_000
 
-/** How the server is broken: sockets are cut before an answer, every answer is a 503, or none ever comes. */
-type Fault = 'cut' | 'unavailable' | 'hang'
+/** How the server is broken: sockets are cut before an answer, after the work and before its answer, every answer is a 503, or none ever comes. */
+type Fault = 'cut' | 'lost' | 'unavailable' | 'hang'
 type Command = [name: string, ...args: string[]]
 type Reply = { result: unknown } | { error: string }
 
@@ -50,6 +50,12 @@ export async function startUpstashRest({
     if (fault === 'cut') return request.socket.destroy()
     if (fault === 'hang') return
     if (fault === 'unavailable') return send(response, 503, { error: 'Service Unavailable' })
+    if (fault === 'lost') {
+      response.writeHead = () => {
+        request.socket.destroy()
+        return response
+      }
+    }
     await answer(request, response, token, run)
   })
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(port, '127.0.0.1', resolve))
