@@ -31,6 +31,9 @@ interface ImageLimits {
 }
 
 const RESULT_PIXELS_MAX = 50_000_000
+const SOURCE_SIDE_MAX = 2048
+/** WebP ends at 16,383 pixels. */
+const ENCODABLE_SIDE_MAX = 16_000
 const HEVC_BRANDS = ['heic', 'heix', 'heim', 'heis', 'hevc', 'hevx', 'mif1', 'msf1']
 
 /** Names a file by its first bytes alone; a file's name and declared type are never asked. */
@@ -115,6 +118,30 @@ export async function convertImage(
   const { bytes, width, height } =
     image.format === format ? image : await reencode(image.bytes, format, RESULT_PIXELS_MAX)
   return { bytes, width, height }
+}
+
+/** Scales a picture that has more than `bytesMax` down to what providers take well; any other comes back as it is. Throws IMAGE_UNREADABLE. */
+export async function fitSource(image: SourceImage, bytesMax: number): Promise<SourceImage> {
+  let fitted = image
+  for (let sideMax = SOURCE_SIDE_MAX; fitted.bytes.length > bytesMax; sideMax = Math.round(sideMax * 0.75)) {
+    fitted = await reencode(image.bytes, 'photo', image.width * image.height, { quality: 88, sideMax })
+  }
+  return fitted
+}
+
+/** Encodes a result anew in at most `bytesMax`: with loss first, then scaled down as well. Throws IMAGE_UNREADABLE. */
+export async function fitResult(
+  { bytes, width, height }: Pick<SourceImage, 'bytes' | 'width' | 'height'>,
+  bytesMax: number,
+): Promise<{ bytes: Buffer; format: 'png' | 'jpeg' | 'webp'; width: number; height: number }> {
+  let sideMax = Math.min(Math.max(width, height), ENCODABLE_SIDE_MAX)
+  let fitted = await reencode(bytes, 'small', RESULT_PIXELS_MAX, { quality: 90, sideMax })
+  while (fitted.bytes.length > bytesMax) {
+    // Bytes go with the area; a little less, so that the next try is the last one as a rule.
+    sideMax = Math.floor(sideMax * Math.min(0.9, Math.sqrt(bytesMax / fitted.bytes.length)))
+    fitted = await reencode(bytes, 'small', RESULT_PIXELS_MAX, { quality: 85, sideMax })
+  }
+  return fitted
 }
 
 function acceptedFormat(bytes: Buffer, heicAccepted: boolean): ImageFormat {

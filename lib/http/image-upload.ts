@@ -1,10 +1,10 @@
-// The three forms an image arrives in: JSON with base64, multipart, or the raw bytes with options in the query.
+// The forms an image arrives in: JSON with base64 or with the address of an upload, multipart, or raw bytes with options in the query.
 import { randomUUID } from 'node:crypto'
-import { isJson, parseJson } from './body.ts'
+import { invalidField, isJson, parseJson } from './body.ts'
 import { AppError } from './errors.ts'
 
-export interface ImageUpload {
-  image: Buffer
+/** The image itself, or where the client says that it lies. */
+export type ImageUpload = ({ image: Buffer; imageUrl?: undefined } | { image?: undefined; imageUrl: string }) & {
   /** Everything else the client sent, unchecked. */
   fields: { provider?: unknown; options?: unknown } & Record<string, unknown>
 }
@@ -46,7 +46,7 @@ async function readMultipart(bytes: Buffer, request: Request): Promise<ImageUplo
     throw new AppError('VALIDATION_FAILED', 'The multipart body cannot be read.', { cause })
   })
   const { image, options, ...fields } = Object.fromEntries(form)
-  if (!(image instanceof File)) throw missingImage('image', 'The file part "image" is missing.')
+  if (!(image instanceof File)) throw invalidField('image', 'The file part "image" is missing.')
   return {
     image: Buffer.from(await image.arrayBuffer()),
     fields: { ...fields, ...(options !== undefined && { options: parseOptions(options) }) },
@@ -63,8 +63,11 @@ function parseOptions(options: File | string): unknown {
 
 function readJson(bytes: Buffer): ImageUpload {
   const { text, rest } = cutImage(bytes)
-  const { imageData: _cut, ...fields } = rest
-  return { image: decodeBase64(text), fields }
+  const { imageData: _cut, imageUrl, ...fields } = rest
+  if (imageUrl === undefined) return { image: decodeBase64(text), fields }
+  if (rest.imageData !== undefined) throw invalidField('imageUrl', 'Send either imageData or imageUrl.')
+  if (typeof imageUrl === 'string') return { imageUrl, fields }
+  throw invalidField('imageUrl', 'imageUrl must be a string.')
 }
 
 /**
@@ -83,9 +86,9 @@ function cutImage(bytes: Buffer): { text: string; rest: Record<string, unknown> 
     if (rest.imageData === CUT) return { text: value.toString('latin1'), rest }
   }
   const rest: Record<string, unknown> = { ...parseJson(bytes) }
-  if (typeof rest.imageData !== 'string')
-    throw missingImage('imageData', 'imageData must be a base64 string or a data: URL.')
-  return { text: rest.imageData, rest }
+  if (typeof rest.imageData === 'string') return { text: rest.imageData, rest }
+  if (rest.imageData === undefined && rest.imageUrl !== undefined) return { text: '', rest }
+  throw invalidField('imageData', 'imageData must be a base64 string or a data: URL.')
 }
 
 /** Where the string value after a key opens, or -1 when the value is no string. */
@@ -97,13 +100,9 @@ function openingQuote(bytes: Buffer, from: number): number {
 /** Node skips what is not base64, so a text that decodes to fewer bytes than it spells was not base64. */
 function decodeBase64(text: string): Buffer {
   const base64 = text.slice(DATA_URL.exec(text.slice(0, 200))?.[0].length ?? 0).trimEnd()
-  if (base64 === '') throw missingImage('imageData', 'imageData is empty.')
+  if (base64 === '') throw invalidField('imageData', 'imageData is empty.')
   const image = Buffer.from(base64, 'base64')
   const padding = base64.endsWith('==') ? 2 : base64.endsWith('=') ? 1 : 0
   if (image.length === Math.floor(((base64.length - padding) * 3) / 4)) return image
-  throw missingImage('imageData', 'imageData is not base64.')
-}
-
-function missingImage(path: string, message: string): AppError {
-  return new AppError('VALIDATION_FAILED', message, { details: { issues: [{ path, message }] } })
+  throw invalidField('imageData', 'imageData is not base64.')
 }

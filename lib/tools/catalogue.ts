@@ -2,9 +2,13 @@
 import type { Kysely } from 'kysely'
 import * as v from 'valibot'
 import type { Database } from '../../db/schema.ts'
+import { makesImage, type Quality } from '../ai/provider.ts'
 import { config, type ForkConfig } from '../config.ts'
 
 export type Tool = ForkConfig['tools'][number]
+
+/** What a caller chose of a tool. `format` is there for tools that make an image. */
+export type Options = { quality: Quality; format?: 'png' | 'jpeg' | 'webp' } & Record<string, string>
 
 /** The tool that POST /api/process-image invokes. */
 export function defaultTool(): Tool {
@@ -14,20 +18,30 @@ export function defaultTool(): Tool {
 }
 
 /** What one run costs, in tokens. */
-export function priceOf(tool: Tool, quality: 'standard' | 'high'): number {
+export function priceOf(tool: Tool, quality: Quality): number {
+  if (quality === 'draft') return tool.draftPriceTokens ?? tool.priceTokens
   return quality === 'high' ? tool.highQualityPriceTokens : tool.priceTokens
 }
 
-/** The request options of an image tool: quality and format, and the tool's own closed enums with their defaults. */
-export function optionsSchema(tool: Tool) {
-  const own = Object.entries(tool.options).map(
-    ([name, option]) => [name, v.optional(v.picklist(option.enum), option.default)] as const,
+/** What it costs when the result was kept from before: never more than making it. */
+export function cachedPriceOf(tool: Tool, quality: Quality): number {
+  const full = priceOf(tool, quality)
+  return Math.min(full, tool.cachedPriceTokens ?? full)
+}
+
+/** The qualities a caller may ask for: drafts only where the fork has a price for them. */
+export function qualitiesOf(tool: Tool): Quality[] {
+  return tool.draftPriceTokens === undefined ? ['standard', 'high'] : ['draft', 'standard', 'high']
+}
+
+/** The request options of a tool: quality, the format of an image, and the tool's own closed enums with their defaults. */
+export function optionsSchema(tool: Tool): v.GenericSchema<Record<string, unknown>, Options> {
+  const own = Object.fromEntries(
+    Object.entries(tool.options).map(([name, option]) => [name, v.optional(v.picklist(option.enum), option.default)]),
   )
-  return v.strictObject({
-    quality: v.optional(v.picklist(['standard', 'high']), 'standard'),
-    format: v.optional(v.picklist(['png', 'jpeg', 'webp']), 'png'),
-    ...Object.fromEntries(own),
-  })
+  const quality = v.optional(v.picklist(qualitiesOf(tool)), 'standard')
+  if (!makesImage(tool.does)) return v.strictObject({ quality, ...own })
+  return v.strictObject({ quality, format: v.optional(v.picklist(['png', 'jpeg', 'webp']), 'png'), ...own })
 }
 
 let toolIds: Promise<Map<string, string>> | undefined

@@ -3,6 +3,7 @@ import { useCallback, useEffect, useState } from '../vendor/preact-htm.js'
 import { jsonOf } from './api.js'
 import { explainSignIn } from './explain.js'
 import { authorized, dialogOfProvider, startSession } from './session.js'
+import { priceOf } from './tool.js'
 
 /**
  * `user` is undefined until we know, null for a visitor. `billing` is the last `/api/billing/status`, with its balance
@@ -67,8 +68,5 @@ export function useAccount(auth) {
 export function nextPrice(billing, tool, quality) {
   const trialLeft = billing?.balance?.trialGenerations ?? 0
   if (trialLeft > 0) return { trialLeft, tokens: 0 }
-  return {
-    trialLeft: 0,
-    tokens: quality === 'high' ? tool.highQualityPriceTokens : tool.priceTokens,
-  }
+  return { trialLeft: 0, tokens: priceOf(tool, quality) }
 }

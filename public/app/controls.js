@@ -6,6 +6,8 @@ import { Problem } from './problem.js'
 import { FileButton } from './stage.js'
 import { providerName } from './studio.js'
 import { humanize, number, t, tokensText } from './texts.js'
+import { qualitiesOf, takesPhoto } from './tool.js'
+import { CopyButton } from './words.js'
 
 /** More values than this are easier to find in a list than side by side. */
 const SEGMENTS_MAX = 4
@@ -13,7 +15,7 @@ const SEGMENTS_MAX = 4
 const SEGMENT_CHARACTERS_MAX = 22
 
 export function Controls({ studio, account, config, onTokens, onSignIn }) {
-  const { photo, shown, phase, problem } = studio
+  const { tool, photo, shown, phase, problem } = studio
   const canGenerate = config.features.generate
   const heading = useRef(null)
   const button = useRef(null)
@@ -22,7 +24,8 @@ export function Controls({ studio, account, config, onTokens, onSignIn }) {
     else if (photo && phase === 'idle' && !problem) button.current?.focus({ preventScroll: true })
   }, [photo?.id, shown?.id])
 
-  if (!photo) return null
+  const isWritten = !takesPhoto(tool)
+  if (!photo && !isWritten) return null
   return html`
     <section class="controls" aria-labelledby="controls-title">
       <h2 id="controls-title" ref=${heading} tabindex="-1">${shown ? t('resultTitle') : t('chosenTitle')}</h2>
@@ -37,7 +40,8 @@ export function Controls({ studio, account, config, onTokens, onSignIn }) {
         phase !== 'working' &&
         html`
           <div class="controls-foot">
-            <${FileButton} class="quiet" icon="photo" label=${t(shown ? 'newPhoto' : 'changePhoto')} onFile=${studio.choose} />
+            ${!isWritten && html`<${FileButton} class="quiet" icon="photo" label=${t(shown ? 'newPhoto' : 'changePhoto')} onFile=${studio.choose} />`}
+            ${isWritten && shown && html`<button type="button" class="quiet" onClick=${studio.edit}><${Icon} name="refresh" />${t('changeWords')}</button>`}
             <p class="fine">${account.user ? t('optionsNote') : t(config.auth.provider === 'local' ? 'signUpFirst' : 'signInFirst')}</p>
           </div>
         `
@@ -75,9 +79,9 @@ function Choices({ studio, billing, disabled }) {
   const priceOf = (quality) => (free || !billing ? '' : tokensText(nextPrice(billing, tool, quality).tokens))
   const quality = {
     title: t('quality'),
-    enum: ['standard', 'high'],
-    labels: { standard: t('qualityStandard'), high: t('qualityHigh') },
-    notes: { standard: priceOf('standard'), high: priceOf('high') },
+    enum: qualitiesOf(tool),
+    labels: { draft: t('qualityDraft'), standard: t('qualityStandard'), high: t('qualityHigh') },
+    notes: { draft: priceOf('draft'), standard: priceOf('standard'), high: priceOf('high') },
   }
   const all = [...Object.entries(tool.options), ['quality', quality]]
   return all.map(
@@ -128,17 +132,18 @@ function Outcome({ result, brand }) {
       </p>
       ${facts.fallback.used && html`<p class="notice"><${Icon} name="refresh" /><span>${fallbackText(facts)}</span></p>`}
       <div class="outcome-actions">
-        <a class="button primary" href=${result.url} download=${fileName(result, brand)}>
+        ${result.text !== undefined && navigator.clipboard && html`<${CopyButton} key=${result.id} text=${result.text} />`}
+        <a class=${`button ${result.text === undefined ? 'primary' : 'soft'}`} href=${result.url} download=${fileName(result, brand)}>
           <${Icon} name="download" />${t(isPng ? 'download' : 'downloadOther')}
         </a>
-        <button type="button" class="soft" onClick=${printSheet}><${Icon} name="print" />${t('print')}</button>
+        ${result.text === undefined && html`<button type="button" class="soft" onClick=${printSheet}><${Icon} name="print" />${t('print')}</button>`}
       </div>
       <details class="facts">
         <summary>${t('details')}</summary>
         <dl>
           <dt>${t('detailProvider')}</dt><dd>${facts.provider}</dd>
           <dt>${t('detailModel')}</dt><dd>${facts.model}</dd>
-          <dt>${t('detailSize')}</dt><dd>${facts.width} × ${facts.height}</dd>
+          ${facts.width && html`<dt>${t('detailSize')}</dt><dd>${facts.width} × ${facts.height}</dd>`}
           <dt>${t('detailTime')}</dt><dd>${number(facts.processingTime)} ms</dd>
           <dt>${t('detailCharge')}</dt><dd>${facts.usage.trial ? t('free') : tokensText(facts.usage.tokens)}</dd>
           <dt>${t('detailCost')}</dt><dd>$${facts.cost}</dd>
@@ -159,15 +164,15 @@ function fallbackText({ fallback, provider }) {
   return t('fallbackNote', { failed: [...others].map(providerName).join(', '), provider: providerName(provider) })
 }
 
-function fileName({ photo, facts, number: count }, brand) {
+function fileName({ name, facts, number: count }, brand) {
   const slug = (text) =>
     text
       .toLowerCase()
       .normalize('NFKD')
       .replace(/[^\p{L}\p{N}]+/gu, '-')
       .replace(/^-|-$/g, '')
-  const extension = facts.mimeType.split('/')[1].replace('jpeg', 'jpg')
-  return `${[brand.texts.downloadName, slug(photo.name).slice(0, 40), count].filter(Boolean).join('-')}.${extension}`
+  const extension = facts.mimeType.split('/')[1].replace('jpeg', 'jpg').replace('plain', 'txt')
+  return `${[brand.texts.downloadName, slug(name).slice(0, 40), count].filter(Boolean).join('-')}.${extension}`
 }
 
 /** Waits for the sheet that only the printer sees, so that it is never printed empty. */

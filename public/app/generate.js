@@ -1,6 +1,7 @@
 // One generation from request to picture: progress events, one retry after a dropped connection, the same key throughout.
 import { ApiError, jsonOf, serverEvents } from './api.js'
 import { authorized } from './session.js'
+import { makesPicture } from './tool.js'
 
 const RETRY_AFTER_DROP_MS = 1000
 const WAIT_FOR_RUNNING_MS = 2000
@@ -11,12 +12,12 @@ const RUNNING_LIMIT_MS = 120_000
  * Yields `{ event, data }` (queued, provider, fallback, reconnecting) and last `done` with the reply. A repeat under the
  * same `key` never runs or charges twice: while the first is still running its end is waited for.
  */
-export async function* generate({ photo, options, key, signal }) {
+export async function* generate({ tool, source, options, key, signal }) {
   const startedAt = Date.now()
   let dropsLeft = 1
   for (;;) {
     try {
-      yield* attempt({ photo, options, key, signal })
+      yield* attempt({ tool, source, options, key, signal })
       return
     } catch (error) {
       if (error.code === 'NETWORK' && dropsLeft > 0) {
@@ -32,22 +33,23 @@ export async function* generate({ photo, options, key, signal }) {
   }
 }
 
-/** The reply's base64 as a Blob (fetching a data: URL is not allowed by the page's content policy). */
-export function pictureOf({ result, mimeType }) {
+/** The reply's base64, of a picture or a text, as a Blob (fetching a data: URL is not allowed by the page's content policy). */
+export function resultOf({ result, mimeType }) {
   const bytes = Uint8Array.fromBase64
     ? Uint8Array.fromBase64(result)
     : Uint8Array.from(atob(result), (character) => character.charCodeAt(0))
   return new Blob([bytes], { type: mimeType })
 }
 
-async function* attempt({ photo, options, key, signal }) {
-  const response = await authorized(`/api/process-image?${new URLSearchParams({ ...options, format: 'png' })}`, {
-    method: 'POST',
-    body: photo.blob,
-    headers: { 'content-type': 'image/jpeg', 'idempotency-key': key },
-    accept: 'text/event-stream',
-    signal,
-  })
+async function* attempt({ tool, source, options, key, signal }) {
+  const chosen = makesPicture(tool) ? { ...options, format: 'png' } : options
+  // The picture itself and no link to it: the page's content policy shows none from elsewhere.
+  const headers = { 'idempotency-key': key, prefer: 'return=representation' }
+  const { path, body } = source.blob
+    ? { path: `/api/process-image?${new URLSearchParams(chosen)}`, body: source.blob }
+    : { path: '/api/process-image', body: { text: source.words, options: chosen } }
+  if (source.blob) headers['content-type'] = 'image/jpeg'
+  const response = await authorized(path, { method: 'POST', body, headers, accept: 'text/event-stream', signal })
   if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
     yield { event: 'done', data: await jsonOf(response) }
     return

@@ -19,6 +19,7 @@ import { useStudio } from './studio.js'
 import { dateText, setTexts, t } from './texts.js'
 import { applyTheme } from './theme.js'
 import { TokensDialog } from './tokens-dialog.js'
+import { takesPhoto } from './tool.js'
 
 const root = document.getElementById('app')
 start()
@@ -26,7 +27,7 @@ start()
 async function start() {
   try {
     const config = await jsonOf(await call('/api/config'))
-    setTexts(config.brand.texts)
+    setTexts(config.brand.texts, config.tools[0])
     applyTheme(config.brand)
     root.replaceChildren()
     render(html`<${App} config=${config} />`, root)
@@ -45,7 +46,7 @@ function App({ config }) {
   const studio = useStudio({ config, account, askToSignIn: () => signIn('up') })
   const [purchase, dismissPurchase] = useCheckoutReturn(account)
   const landing = useLanding({ auth: config.auth, account, onNotice: setNotice, onReset: () => setDialog('reset') })
-  useChosenFiles(studio, dialog !== null)
+  useChosenFiles(studio, dialog !== null || !takesPhoto(studio.tool))
 
   const close = () => {
     setDialog(null)
@@ -67,7 +68,8 @@ function App({ config }) {
     signOut()
     setNotice({ text: purgeAfter ? t('deleted', { date: dateText(purgeAfter) }) : t('deletedNow') })
   }
-  const view = studio.phase === 'working' ? 'working' : studio.shown ? 'result' : studio.photo ? 'photo' : 'empty'
+  const hasBegun = studio.photo !== null || studio.results.length > 0
+  const view = studio.phase === 'working' ? 'working' : studio.shown ? 'result' : hasBegun ? 'photo' : 'empty'
   return html`
     <div class="shell" data-view=${view}>
       <a class="skip" href="#studio">${t('skipLink')}</a>
@@ -88,7 +90,7 @@ function App({ config }) {
           <section class="stage" aria-label=${t('picture')}>
             <${Stage} studio=${studio} />
           </section>
-          ${view === 'empty' && html`<${Promises} trial=${config.trial} />`}
+          ${view === 'empty' && takesPhoto(studio.tool) && html`<${Promises} trial=${config.trial} />`}
           <${Controls} studio=${studio} account=${account} config=${config} onTokens=${() => setDialog('tokens')} onSignIn=${signInOnly('in')} />
           <${Gallery} studio=${studio} />
         </div>
@@ -97,7 +99,7 @@ function App({ config }) {
       <${Footer} brand=${config.brand} />
       <p class="visually-hidden" role="status">${studio.announcement}</p>
     </div>
-    ${studio.shown && html`<img class=${`print-sheet ${studio.shown.facts.width > studio.shown.facts.height ? 'wide' : 'tall'}`} src=${studio.shown.url} alt="" />`}
+    ${studio.shown?.facts.width && html`<img class=${`print-sheet ${studio.shown.facts.width > studio.shown.facts.height ? 'wide' : 'tall'}`} src=${studio.shown.url} alt="" />`}
     ${
       (dialog === 'signUp' || dialog === 'signIn') &&
       html`
@@ -146,7 +148,7 @@ function useChosenFiles(studio, isPaused) {
     const over = (event) => {
       if (!hasFiles(event)) return
       event.preventDefault()
-      mark(true)
+      mark(!latest.current.isPaused)
     }
     const leave = (event) => event.relatedTarget === null && mark(false)
     const drop = (event) => {

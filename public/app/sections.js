@@ -3,6 +3,9 @@ import { html } from '../vendor/preact-htm.js'
 import { Icon } from './icons.js'
 import { humanize, money, number, t, tokensText } from './texts.js'
 
+/** What a thumbnail has room for. */
+const THUMB_CHARACTERS = 80
+
 export function Hero({ config, compact }) {
   const { brand, tools } = config
   return html`
@@ -39,12 +42,12 @@ export function Gallery({ studio }) {
             <button
               type="button"
               class="thumb"
-              aria-label=${t('galleryItem', { number: result.number, name: result.photo.name })}
               aria-current=${studio.shown?.id === result.id ? 'true' : undefined}
               disabled=${studio.phase === 'working'}
               onClick=${() => studio.showResult(result.id)}
             >
-              <img src=${result.url} alt="" />
+              <span class="visually-hidden">${t('galleryItem', { number: result.number, name: result.name })}</span>
+              ${result.text === undefined ? html`<img src=${result.url} alt="" />` : html`<span class="thumb-words">${result.text.slice(0, THUMB_CHARACTERS)}</span>`}
             </button>
           </li>
         `,
@@ -75,6 +78,7 @@ function Prices({ config }) {
   const lines = [
     trial.generations > 0 && [t('pricesTrial', { count: number(trial.generations) }), t('free')],
     monthlyTokens > 0 && [t('pricesMonthly'), tokensText(monthlyTokens)],
+    tool.draftPriceTokens !== undefined && [t('pricesDraft'), tokensText(tool.draftPriceTokens)],
     [t('pricesEach'), tokensText(tool.priceTokens)],
     tool.highQualityPriceTokens !== tool.priceTokens && [t('pricesHigh'), tokensText(tool.highQualityPriceTokens)],
     ...packs.map((pack) => [tokensText(pack.tokens), money(pack.priceCents, payments.currency)]),

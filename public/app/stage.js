@@ -1,15 +1,18 @@
-// The sheet of paper in the middle: an invitation, the chosen photo, the work in progress, or before and after.
+// The sheet of paper in the middle: an invitation, the chosen photo or the words, the work in progress, or what came of it.
 import { html, useEffect, useRef, useState } from '../vendor/preact-htm.js'
 import { Compare } from './compare.js'
 import { Icon } from './icons.js'
 import { Problem } from './problem.js'
 import { t } from './texts.js'
+import { takesPhoto } from './tool.js'
+import { Answer, WordsEditor } from './words.js'
 
 const isTouch = matchMedia('(pointer: coarse)').matches
 
 export function Stage({ studio }) {
-  const { photo, shown, phase, progress } = studio
-  const picture = shown?.facts ?? photo
+  const { tool, photo, shown, phase, progress } = studio
+  const picture = shown?.facts.width ? shown.facts : photo
+  const isWritten = !takesPhoto(tool)
   const sheet = useRef(null)
   useEffect(() => {
     // Set through the CSSOM: the page's content policy refuses style attributes.
@@ -20,8 +23,9 @@ export function Stage({ studio }) {
   }, [phase, shown?.id])
 
   return html`
-    <div class=${`sheet ${picture ? 'has-picture' : 'is-empty'}`} ref=${sheet}>
-      ${shown && html`<${Compare} key=${shown.id} result=${shown} />`}
+    <div class=${`sheet ${picture && !shown?.text ? 'has-picture' : 'is-empty'}`} ref=${sheet}>
+      ${shown && html`<${Result} key=${shown.id} result=${shown} />`}
+      ${isWritten && !shown && html`<${WordsEditor} studio=${studio} />`}
       ${
         !shown &&
         photo &&
@@ -33,9 +37,16 @@ export function Stage({ studio }) {
       `
       }
       ${progress && html`<${Progress} progress=${progress} onStop=${studio.stop} />`}
-      ${!picture && html`<${Invitation} studio=${studio} />`}
+      ${!picture && !isWritten && html`<${Invitation} studio=${studio} />`}
     </div>
   `
+}
+
+function Result({ result }) {
+  const { text, photo, url, facts } = result
+  if (text !== undefined) return html`<${Answer} result=${result} />`
+  if (photo) return html`<${Compare} result=${result} />`
+  return html`<figure class="preview"><img src=${url} alt=${t('resultAlt', result)} width=${facts.width} height=${facts.height} /></figure>`
 }
 
 function Invitation({ studio }) {

@@ -1,18 +1,24 @@
-// The work on the page: the chosen photo, the running generation, and the pictures of this visit.
+// The work on the page: the chosen photo or the words, the running generation, and the results of this visit.
 import { useEffect, useRef, useState } from '../vendor/preact-htm.js'
 import { newId } from './api.js'
 import { explain, explainPhoto } from './explain.js'
-import { generate, pictureOf } from './generate.js'
+import { generate, resultOf } from './generate.js'
 import { PhotoError, preparePhoto } from './photo.js'
 import { t } from './texts.js'
+import { takesPhoto } from './tool.js'
 
 /** After these the server may still hold the first request's answer: a repeat keeps its key. */
 const SAME_ATTEMPT = new Set(['NETWORK', 'IDEMPOTENCY_IN_PROGRESS', 'RATE_LIMITED', 'UNAUTHENTICATED', 'TOKEN_EXPIRED'])
+
+/** What stands for a longer text, in labels and file names. */
+const NAME_CHARACTERS = 40
 
 /** `askToSignIn()` is called when a visitor presses the button; the generation goes on by itself once they are in. */
 export function useStudio({ config, account, askToSignIn }) {
   const tool = config.tools[0]
   const [photo, setPhoto] = useState(null)
+  const [words, setWords] = useState('')
+  const [isEditing, setIsEditing] = useState(false)
   const [options, setOptions] = useState(() => defaultOptions(tool))
   const [phase, setPhase] = useState('idle')
   const [progress, setProgress] = useState(null)
@@ -24,8 +30,10 @@ export function useStudio({ config, account, askToSignIn }) {
   const running = useRef(null)
   const waitsForSignIn = useRef(false)
 
+  const source = takesPhoto(tool) ? photo : written(words)
+
   async function choose(file) {
-    if (running.current || !file) return
+    if (running.current || !file || !takesPhoto(tool)) return
     setPhase('preparing')
     setProblem(null)
     setAnnouncement(t('preparing'))
@@ -45,22 +53,27 @@ export function useStudio({ config, account, askToSignIn }) {
   }
 
   async function create() {
-    if (!photo || running.current) return
+    if (running.current) return
+    if (!source) {
+      if (!takesPhoto(tool)) edit(t('wordsMissing'))
+      return
+    }
     if (!account.user) {
       waitsForSignIn.current = true
       if (account.user === null) askToSignIn()
       return
     }
-    const fingerprint = JSON.stringify([photo.id, options])
+    const fingerprint = JSON.stringify([source.id, options])
     if (attempt.current?.fingerprint !== fingerprint) attempt.current = { fingerprint, key: newId() }
     const stop = new AbortController()
     running.current = stop
     setPhase('working')
     setProblem(null)
     setShownId(null)
+    setIsEditing(false)
     report({ event: 'queued', data: {} }, Date.now())
     try {
-      await follow(generate({ photo, options, key: attempt.current.key, signal: stop.signal }), Date.now())
+      await follow(generate({ tool, source, options, key: attempt.current.key, signal: stop.signal }), Date.now())
     } catch (error) {
       fail(error)
     } finally {
@@ -87,10 +100,10 @@ export function useStudio({ config, account, askToSignIn }) {
   function finish(reply) {
     attempt.current = null
     const { result: _base64, ...facts } = reply
-    const blob = pictureOf(reply)
-    const picture = { id: newId(), photo, options, facts, blob, url: URL.createObjectURL(blob) }
-    setResults((earlier) => [...earlier, { ...picture, number: earlier.length + 1 }])
-    setShownId(picture.id)
+    const blob = resultOf(reply)
+    const made = { id: newId(), photo, name: source.name, text: reply.text, options, facts, blob }
+    setResults((earlier) => [...earlier, { ...made, url: URL.createObjectURL(blob), number: earlier.length + 1 }])
+    setShownId(made.id)
     setAnnouncement(t('resultReady'))
     account.applyBalance(reply.balance)
   }
@@ -109,6 +122,13 @@ export function useStudio({ config, account, askToSignIn }) {
     if (!error.code) throw error
   }
 
+  /** Back to the words, with a remark on them. */
+  function edit(remark) {
+    setShownId(null)
+    setIsEditing(true)
+    setProblem(remark ? { tone: 'note', title: '', text: remark, note: '' } : null)
+  }
+
   useEffect(() => {
     if (!waitsForSignIn.current || account.user === undefined) return
     if (account.user) waitsForSignIn.current = false
@@ -118,6 +138,9 @@ export function useStudio({ config, account, askToSignIn }) {
   return {
     tool,
     photo,
+    words,
+    source,
+    isEditing,
     options,
     phase,
     progress,
@@ -127,6 +150,12 @@ export function useStudio({ config, account, askToSignIn }) {
     announcement,
     choose,
     create,
+    edit: () => edit(),
+    setWords: (next) => {
+      setWords(next)
+      setIsEditing(false)
+      setProblem(null)
+    },
     stop: () => running.current?.abort(),
     setOption: (name, value) => setOptions((known) => ({ ...known, [name]: value })),
     showResult: (id) => {
@@ -138,6 +167,7 @@ export function useStudio({ config, account, askToSignIn }) {
       running.current?.abort()
       running.current = null
       setPhoto(null)
+      setWords('')
       setResults([])
       setShownId(null)
       setProblem(null)
@@ -148,6 +178,13 @@ export function useStudio({ config, account, askToSignIn }) {
     },
     isWaitingForSignIn: () => waitsForSignIn.current,
   }
+}
+
+/** Words as a source: whoever trims them alike sends the same. */
+function written(words) {
+  const text = words.trim()
+  const name = text.length > NAME_CHARACTERS ? `${text.slice(0, NAME_CHARACTERS - 1)}…` : text
+  return text === '' ? null : { id: text, words: text, name }
 }
 
 function defaultOptions(tool) {

@@ -1,6 +1,7 @@
 // Every word the page says of itself, neutral on purpose: what is the fork's own comes from `brand.texts` of its configuration.
 import { ACCOUNT_TEXTS } from './texts-account.js'
 import { PAYMENT_TEXTS } from './texts-payments.js'
+import { textsOf } from './texts-tools.js'
 
 const TEXTS = {
   ...ACCOUNT_TEXTS,
@@ -31,6 +32,7 @@ const TEXTS = {
   chosenTitle: 'How should it look?',
   optionsNote: 'Your photo was shrunk on this device; its location data is gone.',
   quality: 'Quality',
+  qualityDraft: 'Draft',
   qualityStandard: 'Standard',
   qualityHigh: 'High',
   createButton: 'Create',
@@ -63,6 +65,12 @@ const TEXTS = {
   downloadOther: 'Download',
   print: 'Print',
   newPhoto: 'New photo',
+  wordsMissing: 'Write a few words first.',
+  wordsLeft: '{count} characters left',
+  changeWords: 'Change the words',
+  copy: 'Copy',
+  copied: 'Copied.',
+  copyFailed: 'This browser does not let us copy. Select the text instead.',
   madeBy: 'Made by {provider} in {seconds} s',
   chargedFree: 'it was free',
   chargedTokens: 'it cost {count} tokens',
@@ -90,6 +98,7 @@ const TEXTS = {
   pricesTitle: 'Prices without surprises',
   pricesTrial: 'First {count}',
   pricesEach: 'Each one after that',
+  pricesDraft: 'As a draft',
   pricesHigh: 'In high quality',
   pricesMonthly: 'Included every month',
   pricesPlan: '{plan}, {tokens} a month',
@@ -186,9 +195,9 @@ const TEXTS = {
 
 let overrides = {}
 
-/** Takes the fork's own words, by the names they have here. */
-export function setTexts(own = {}) {
-  overrides = own
+/** Takes the words of the tool and, above those, the fork's own, by the names they have here. */
+export function setTexts(own, tool) {
+  overrides = { ...textsOf(tool), ...own }
 }
 
 /** One text with its `{placeholders}` filled in. */

@@ -104,7 +104,7 @@ describe('JSON', () => {
     const startedAt = performance.now()
     const { image } = await read(body)
     const ms = performance.now() - startedAt
-    expect(image.equals(large)).toBe(true)
+    expect(image?.equals(large)).toBe(true)
     expect(ms).toBeLessThan(200)
   })
 
@@ -154,6 +154,24 @@ describe('JSON', () => {
     },
   ])('is refused when it $why', async ({ body, error }) => {
     await expect(read(body)).rejects.toEqual(error)
+  })
+})
+
+describe('JSON with the address of an upload', () => {
+  test('gives the address and the fields, and no image', async () => {
+    expect(await read('{"imageUrl":"https://example.com/a.png","provider":"sketch"}')).toEqual({
+      imageUrl: 'https://example.com/a.png',
+      fields: { provider: 'sketch' },
+    })
+  })
+
+  test.each([
+    { why: 'has an image as well', body: `{"imageUrl":"x","imageData":"${BASE64}"}` },
+    { why: 'has an image before it', body: `{"imageData":"${BASE64}","imageUrl":"x"}` },
+    { why: 'has an address that is none', body: '{"imageUrl":["x"]}' },
+    { why: 'has null for an address', body: '{"imageUrl":null}' },
+  ])('is refused when it $why', async ({ body }) => {
+    await expect(read(body)).rejects.toEqual(refusal('VALIDATION_FAILED', 'imageUrl'))
   })
 })
 

@@ -81,6 +81,32 @@ describe.skipIf(!chromiumPath)('the demo page', () => {
     expect({ format, exif, isUpright: height > width }).toEqual({ format: 'jpeg', exif: undefined, isUpright: true })
   })
 
+  test('scales a photo that no request could carry down before it is sent, upright', async () => {
+    const { page } = await openPage(url)
+    const grain = { type: 'gaussian', mean: 128, sigma: 60 } as const
+    const size = { width: 3600, height: 2400, channels: 3, background: '#888' } as const
+    const noise = sharp({ create: { ...size, noise: grain } })
+    const buffer = await noise.jpeg({ quality: 100 }).withMetadata({ orientation: 6 }).toBuffer()
+    expect(buffer.length).toBeGreaterThan(4_500_000)
+    await page.evaluate(KEEP_UPLOAD)
+    const choosing = page.waitForEvent('filechooser')
+    await page.getByRole('button', { name: 'Choose a photo' }).click()
+    await (await choosing).setFiles({ name: 'huge.jpg', mimeType: 'image/jpeg', buffer })
+    await page.getByAltText('Your photo: huge').waitFor()
+    await createButton(page).click()
+    await signUp(page)
+    const uploadOf = async () => Buffer.from(String(await page.evaluate('globalThis.upload ?? ""')), 'latin1')
+    await expect.poll(async () => (await uploadOf()).length, PATIENTLY).toBeGreaterThan(0)
+    const upload = await uploadOf()
+    const { width, height, orientation } = await sharp(upload).metadata()
+    expect(upload.length).toBeLessThanOrEqual(3_500_000)
+    expect({ isUpright: height > width, long: height <= 2048, orientation }).toEqual({
+      isUpright: true,
+      long: true,
+      orientation: undefined,
+    })
+  })
+
   test.each([
     { why: 'a text file', name: 'notes.txt', bytes: Buffer.from('not a picture'), says: 'That is not a picture.' },
     {
