@@ -2,6 +2,8 @@
 import * as v from 'valibot'
 import { db } from '../db/client.ts'
 import { AuditQuery, listAudit } from '../lib/admin/audit-list.ts'
+import { healthReport } from '../lib/admin/health.ts'
+import { MetricsQuery, metricsOf } from '../lib/admin/metrics.ts'
 import { giveTokens, takeTokens } from '../lib/admin/tokens.ts'
 import { changeUser, Reason, UserChange } from '../lib/admin/user-change.ts'
 import { listUsers, UsersQuery, userDetails } from '../lib/admin/users.ts'
@@ -16,6 +18,8 @@ import { revenueOf } from '../lib/billing/revenue.ts'
 import { isJson, parseJson, validate } from '../lib/http/body.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
 import { AppError } from '../lib/http/errors.ts'
+import { AllJobsQuery, listAllJobs } from '../lib/jobs/read.ts'
+import { SWITCHES, setSwitch } from '../lib/switches.ts'
 
 const TOKENS_MAX = 100_000_000
 
@@ -43,6 +47,8 @@ const VerifyQuery = v.strictObject({
     ),
   ),
 })
+const SwitchName = v.picklist(SWITCHES)
+const Switch = v.strictObject({ off: v.boolean(), reason: Reason })
 const Redelivery = v.strictObject({ since: v.optional(Instant) })
 
 const admin = { access: 'admin', limit: 'read' } as const
@@ -54,10 +60,14 @@ export default endpoint({
   'DELETE /api/admin/users/:id': route({ ...admin, read: readDeletion, handle: deleteUser }),
   'POST /api/admin/users/:id/grant': route({ ...admin, idempotent: true, body: Tokens, handle: grantTokens }),
   'POST /api/admin/users/:id/revoke': route({ ...admin, idempotent: true, body: Tokens, handle: revokeTokens }),
+  'GET /api/admin/health': route({ ...admin, handle: healthReport }),
+  'PUT /api/admin/switches/:name': route({ ...admin, body: Switch, handle: putSwitch }),
   'GET /api/admin/audit': route({ ...admin, handle: audit }),
   'GET /api/admin/audit/verify': route({ ...admin, handle: verifyLog }),
+  'GET /api/admin/jobs': route({ ...admin, handle: jobs }),
   'GET /api/admin/orders': route({ ...admin, handle: orders }),
   'POST /api/admin/orders/:id/assign': route({ ...admin, idempotent: true, body: Assignment, handle: assign }),
+  'GET /api/admin/metrics': route({ ...admin, handle: metrics }),
   'GET /api/admin/revenue': route({ ...admin, handle: revenue }),
   'GET /api/admin/webhooks': route({ ...admin, handle: webhooks }),
   'GET /api/admin/webhooks/:id': route({ ...admin, handle: webhook }),
@@ -112,6 +122,13 @@ async function revokeTokens(context: Context<'admin', v.InferOutput<typeof Token
   return { userId, asked: tokens, ...(await takeTokens({ userId, tokens, claimId: context.claim?.id, by })) }
 }
 
+async function putSwitch(context: Context<'admin', v.InferOutput<typeof Switch>>) {
+  const name = v.safeParse(SwitchName, context.params.name)
+  if (!name.success) throw new AppError('NOT_FOUND', `There is no such switch. There are: ${SWITCHES.join(', ')}.`)
+  await setSwitch(name.output, context.body, actorOf(context, 'admin', context.body.reason))
+  return { name: name.output, ...context.body }
+}
+
 async function audit({ url }: Context<'admin'>) {
   return await listAudit(db(), validate(AuditQuery, Object.fromEntries(url.searchParams), 'query'))
 }
@@ -119,6 +136,10 @@ async function audit({ url }: Context<'admin'>) {
 async function verifyLog({ url }: Context<'admin'>) {
   const { head } = validate(VerifyQuery, Object.fromEntries(url.searchParams), 'query')
   return await verifyAudit(db(), head)
+}
+
+async function jobs({ url }: Context<'admin'>) {
+  return await listAllJobs(db(), validate(AllJobsQuery, Object.fromEntries(url.searchParams), 'query'))
 }
 
 async function orders({ url }: Context<'admin'>) {
@@ -133,6 +154,10 @@ async function assign(context: Context<'admin', v.InferOutput<typeof Assignment>
   return await db()
     .transaction()
     .execute((trx) => assignWaitingOrder(trx, assignment))
+}
+
+async function metrics({ url }: Context<'admin'>) {
+  return await metricsOf(db(), validate(MetricsQuery, Object.fromEntries(url.searchParams), 'query'))
 }
 
 async function revenue({ url }: Context<'admin'>) {

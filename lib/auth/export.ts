@@ -135,6 +135,14 @@ const SECTIONS: Record<string, Section> = {
     entry: sql`jsonb_build_object('request', i.scope, 'idempotencyKey', i.key, 'status', i.status,
       'at', ${iso(sql`i.created_at`)}, 'keptUntil', ${iso(sql`i.expires_at`)})`,
   },
+  keptResults: {
+    from: (userId) => sql`result_cache c where c.user_id = ${userId}`,
+    at: sql`c.made_at`,
+    key: sql`c.key`,
+    keyType: 'text',
+    entry: sql`jsonb_build_object('at', ${iso(sql`c.made_at`)}, 'type', c.result_type, 'bytes', length(c.result),
+      'provider', c.provider, 'model', c.model, 'keptUntil', ${iso(sql`c.expires_at`)})`,
+  },
   usage: {
     from: (userId) => sql`usage_logs u join tools t on t.id = u.tool_id where u.user_id = ${userId}`,
     at: sql`u.timestamp`,
@@ -143,6 +151,18 @@ const SECTIONS: Record<string, Section> = {
     entry: sql`jsonb_build_object('id', u.id, 'at', ${iso(sql`u.timestamp`)}, 'tool', t.name, 'status', u.response_status,
       'tokens', u.tokens_used, 'trial', u.trial, 'provider', u.provider, 'model', u.model, 'durationMs', u.duration_ms,
       'errorCode', u.error_code, 'apiKeyId', u.api_key_id, 'requestId', u.request_id)`,
+  },
+  // The results themselves are at /api/jobs/<id>, while they are kept.
+  jobs: {
+    from: (userId) => sql`jobs j where j.user_id = ${userId}`,
+    at: sql`j.created_at`,
+    key: sql`j.id`,
+    keyType: 'uuid',
+    entry: sql`jsonb_build_object('id', j.id, 'at', ${iso(sql`j.created_at`)}, 'tool', j.tool, 'status', j.status,
+      'provider', j.provider, 'options', j.options, 'inputFormat', j.input_format, 'inputText', j.input_text,
+      'attempts', j.attempts, 'startedAt', ${iso(sql`j.started_at`)}, 'finishedAt', ${iso(sql`j.finished_at`)},
+      'resultType', j.result_type, 'resultUrl', j.result_url, 'facts', j.facts, 'error', j.error,
+      'keptUntil', ${iso(sql`j.expires_at`)}, 'requestId', j.request_id)`,
   },
   grants: {
     from: (userId) => sql`ledger_lot l where l.user_id = ${userId}`,

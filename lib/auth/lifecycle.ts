@@ -6,14 +6,16 @@ import type { Database, Role, UserStatus } from '../../db/schema.ts'
 import { type Actor, recordAudit } from '../audit.ts'
 import { config } from '../config.ts'
 import { AppError } from '../http/errors.ts'
+import { cancelJobs } from '../jobs/cancel.ts'
 import { revokeOtherSessions } from './sessions.ts'
 
 type Trx = Transaction<Database>
 
-/** Ends every session and every key of the user, inside the transaction that says why. */
+/** Ends every session, every key and all waiting work of the user, inside the transaction that says why. */
 export async function endAccess(trx: Trx, userId: string, reason: 'suspended' | 'deleted'): Promise<void> {
   await revokeOtherSessions(trx, userId, null, reason)
   await endKeys(trx, userId, reason)
+  await cancelJobs(trx, userId)
 }
 
 /**

@@ -4,6 +4,7 @@ import { db } from '../../db/client.ts'
 import type { Database } from '../../db/schema.ts'
 import { recordAudit } from '../audit.ts'
 import { LIVING } from '../billing/manage.ts'
+import { forgetJobsOf } from '../jobs/forget.ts'
 import { describeError, log } from '../log.ts'
 import { tellClerk } from './clerk-outbox.ts'
 import { endCharges } from './deletion.ts'
@@ -15,6 +16,7 @@ const OWN_TABLES = [
   'mfa_recovery_codes',
   'email_tokens',
   'idempotency_keys',
+  'result_cache',
   'api_keys',
 ] as const
 
@@ -53,6 +55,7 @@ export async function purgeAccount(userId: string): Promise<boolean> {
 /** What stays is what the books need: ledger, usage and orders, under an id that names nobody any more. */
 async function forget(trx: Transaction<Database>, userId: string): Promise<void> {
   for (const table of OWN_TABLES) await trx.deleteFrom(table).where('user_id', '=', userId).execute()
+  await forgetJobsOf(trx, userId)
   await trx
     .updateTable('users')
     .set({

@@ -32,6 +32,8 @@ describe('GET /api/user/export', () => {
         ...['exportedAt', 'profile', 'preferences', 'mfa', 'planGift', 'plan', 'sessions', 'apiKeys', 'mailedTokens'],
         ...[
           'keptRequests',
+          'keptResults',
+          'jobs',
           'usage',
           'grants',
           'ledger',

@@ -3,12 +3,15 @@ import { type RawBuilder, sql } from 'kysely'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import { sessionOf } from '../../lib/auth/sessions.ts'
-import { grant, reserve } from '../../lib/ledger/ledger.ts'
+import { reserve } from '../../lib/ledger/holds.ts'
+import { grant } from '../../lib/ledger/ledger.ts'
 import { type App, call, givenUser, startApp, type TestUser } from '../support/app.ts'
 import { ledgerViolations } from '../support/money.ts'
 
 const CRON_SECRET = 'the secret of the scheduler'.replaceAll(' ', '-')
 const NOTHING = {
+  jobsEnded: 0,
+  jobsForgotten: 0,
   holdsReturned: 0,
   lotsLapsed: 0,
   plansMovedOn: 0,
@@ -21,6 +24,7 @@ const NOTHING = {
   plansOfDeletedCancelled: 0,
   accountsPurged: 0,
   purgesPostponed: 0,
+  resultsDeleted: 0,
 }
 
 let app: App

@@ -14,6 +14,7 @@ import { expectErrorsInLog } from '../support/console.ts'
 const AT = '2026-03-01T12:00:00.123Z'
 const LATER = '2026-03-02T12:00:00.000Z'
 const KEY = '00000000-0000-4000-8000-00000000000a'
+const JOB = '00000000-0000-4000-8000-00000000000c'
 const FAMILY = '00000000-0000-4000-8000-00000000000b'
 const ID = expect.stringMatching(/^[\da-f-]{36}$/)
 
@@ -95,6 +96,22 @@ async function fillMore(): Promise<{ order: string; refund: string; dispute: str
       ...{ created_at: AT, last_used_at: AT, expires_at: LATER },
     })
     .execute()
+  await db()
+    .insertInto('jobs')
+    .values({
+      ...{
+        ...mine,
+        id: JOB,
+        request_id: KEY,
+        tool: 'coloring-page',
+        provider: 'gemini',
+        options: '{"quality":"high"}',
+      },
+      ...{ input: Buffer.from('picture'), input_format: 'jpeg', input_text: 'a cat', hold_id: JOB, attempts: 2 },
+      ...{ status: 'failed', error: '{"code":"PROVIDER_ERROR"}', result: Buffer.from('picture') },
+      ...{ created_at: AT, started_at: AT, finished_at: LATER, expires_at: LATER },
+    })
+    .execute()
   const [run = ''] = await givenUsage(userId, [{ at: AT, tokens: 5, trial: true, status: 'error' }])
   await db()
     .updateTable('usage_logs')
@@ -135,7 +152,7 @@ describe('the document', () => {
       mfa: { enrolledAt: null, recoveryCodesLeft: 0 },
       planGift: null,
       ...{ sessions: [], apiKeys: [], mailedTokens: [], keptRequests: [], usage: [], orders: [], refunds: [] },
-      ...{ disputes: [], subscriptions: [], audit: [], cut: [] },
+      ...{ jobs: [], keptResults: [], disputes: [], subscriptions: [], audit: [], cut: [] },
     })
   })
 
@@ -155,6 +172,20 @@ describe('the document', () => {
       {
         ...{ sessionId: FAMILY, at: AT, ip: '203.0.113.7', userAgent: 'a browser', secondFactor: true },
         ...{ expiresAt: LATER, endedAt: LATER, endedBy: 'logout' },
+      },
+    ])
+    expect(json.jobs).toEqual([
+      {
+        ...{
+          id: JOB,
+          at: AT,
+          tool: 'coloring-page',
+          status: 'failed',
+          provider: 'gemini',
+          options: { quality: 'high' },
+        },
+        ...{ inputFormat: 'jpeg', inputText: 'a cat', attempts: 2, startedAt: AT, finishedAt: LATER, keptUntil: LATER },
+        ...{ resultType: null, resultUrl: null, facts: null, error: { code: 'PROVIDER_ERROR' }, requestId: KEY },
       },
     ])
     expect(json.apiKeys).toEqual([
