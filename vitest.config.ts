@@ -25,7 +25,14 @@ export default defineConfig({
           ...timeouts,
         },
       },
-      { test: { name: 'embedded', globalSetup: ['tests/support/setup-embedded.ts'], ...api } },
+      {
+        test: {
+          name: 'embedded',
+          globalSetup: ['tests/support/setup-embedded.ts'],
+          ...api,
+          include: [...api.include, 'tests/docs/**/*.test.ts'],
+        },
+      },
       { test: { name: 'pages', include: ['tests/pages/**/*.test.ts'], ...timeouts } },
       {
         test: {
