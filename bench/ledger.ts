@@ -4,7 +4,7 @@ import { Kysely, PostgresDialect, sql } from 'kysely'
 import pg from 'pg'
 import { closeDatabase } from '../db/client.ts'
 import type { Database } from '../db/schema.ts'
-import { reserve, settle } from '../lib/ledger/ledger.ts'
+import { reserve, settle } from '../lib/ledger/holds.ts'
 import { toolId } from '../lib/tools/catalogue.ts'
 import { ledgerViolations } from '../tests/support/money.ts'
 import { median, printTable, quantile, quick, rounded, saveResults } from './report.ts'
@@ -83,6 +83,11 @@ async function reserveAndSettle({ userId, sessionId }: Account, tool: string): P
     model: 'bench',
     costMicroUsd: 39_000,
     errorCode: undefined,
+    fallback: false,
+    cached: false,
+    jobId: undefined,
+    freeTier: false,
+    calls: [],
   })
   if (!closed) throw new Error('The hold was closed before.')
 }

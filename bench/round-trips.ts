@@ -6,9 +6,9 @@ import { closeDatabase } from '../db/client.ts'
 import { startGeminiStub } from '../tests/support/gemini-stub.ts'
 import { startUpstashRest } from '../tests/support/upstash-rest.ts'
 import { photoOf } from './photo.ts'
-import { countQueries } from './query-count.ts'
 import { printTable, saveResults } from './report.ts'
 import { query, REDIS_URL, scratchDatabase } from './stores.ts'
+import { measureWaits } from './waits.ts'
 
 interface Call {
   path?: string
@@ -43,7 +43,7 @@ Object.assign(process.env, {
 })
 const print = console.log
 console.log = () => {} // Where the product writes a line for every request.
-const queries = countQueries()
+const waits = measureWaits({ kv: undefined, provider: undefined })
 const photo = await photoOf(600, 400)
 
 /** How each route is called; every call makes what it uses up. A route without one is listed, so that none is forgotten. */
@@ -111,10 +111,10 @@ try {
 async function count(route: string, prepare: () => Promise<Call>) {
   await fetchRoute(route, await prepare())
   const call = await prepare()
-  const [sqlBefore, kvBefore] = [queries(), kv.requests()]
+  const [sqlBefore, kvBefore] = [waits().sqlQueries, kv.requests()]
   const response = await fetchRoute(route, call)
   await response.arrayBuffer()
-  return { route, status: response.status, sql: queries() - sqlBefore, kv: kv.requests() - kvBefore }
+  return { route, status: response.status, sql: waits().sqlQueries - sqlBefore, kv: kv.requests() - kvBefore }
 }
 
 async function fetchRoute(route: string, { path, body, headers = {} }: Call): Promise<Response> {

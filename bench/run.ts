@@ -3,7 +3,16 @@ import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
-const BENCHMARKS = ['process-image', 'ledger', 'billing', 'round-trips', 'cold-import', 'sketch']
+const BENCHMARKS = [
+  'process-image',
+  'fallback',
+  'concurrency',
+  'ledger',
+  'billing',
+  'round-trips',
+  'cold-import',
+  'sketch',
+]
 
 const { values, positionals } = parseArgs({ options: { quick: { type: 'boolean' } }, allowPositionals: true })
 const unknown = positionals.filter((name) => !BENCHMARKS.includes(name))

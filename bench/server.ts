@@ -2,10 +2,11 @@
 import { Agent, createServer, request as forward } from 'node:http'
 import { serve } from 'srvx'
 import { startGeminiStub } from '../tests/support/gemini-stub.ts'
+import { startProviderStub } from '../tests/support/provider-stub.ts'
 import { startUpstashRest } from '../tests/support/upstash-rest.ts'
-import { countQueries } from './query-count.ts'
 import type { Role, Usage } from './servers.ts'
 import { REDIS_URL } from './stores.ts'
+import { measureWaits } from './waits.ts'
 
 interface Running {
   url: string
@@ -15,11 +16,12 @@ interface Running {
 const ROLES: Record<Role, () => Promise<Running>> = {
   /** The function as it is, behind the smallest HTTP server that speaks Request and Response. */
   async product() {
-    const sqlQueries = countQueries()
+    const { KV_REST_API_URL: kv, GEMINI_BASE_URL: provider } = process.env
+    const waits = measureWaits({ kv, provider })
     const { default: api } = await import('../api/process-image.ts')
     const server = serve({ port: 0, hostname: '127.0.0.1', fetch: api.fetch, silent: true, gracefulShutdown: false })
     await server.ready()
-    return { url: server.url ?? '', counts: () => ({ sqlQueries: sqlQueries() }) }
+    return { url: server.url ?? '', counts: waits }
   },
 
   /** The least that any gateway must do: both bodies through, untouched. */
@@ -42,7 +44,12 @@ const ROLES: Record<Role, () => Promise<Running>> = {
   },
 
   async gemini() {
-    const stub = await startGeminiStub({ sidePx: 1024, lean: true })
+    const stub = await startGeminiStub({ sidePx: Number(process.env.STUB_SIDE_PX ?? 1024), lean: true })
+    return { url: stub.url }
+  },
+
+  async openai() {
+    const stub = await startProviderStub('openai')
     return { url: stub.url }
   },
 
@@ -60,7 +67,8 @@ const { url, counts } = await ROLES[role]()
 process.on('message', () => {
   const { user, system } = process.cpuUsage()
   const memoryMb = Math.round(process.memoryUsage.rss() / 1e6)
-  process.send?.({ cpuMs: (user + system) / 1000, memoryMb, sqlQueries: 0, kvRequests: 0, ...counts?.() })
+  const none = { sqlQueries: 0, databaseMs: 0, kvMs: 0, providerMs: 0, kvRequests: 0 }
+  process.send?.({ cpuMs: (user + system) / 1000, memoryMb, ...none, ...counts?.() })
 })
 process.on('disconnect', () => process.exit())
 process.send?.({ url })

@@ -1,14 +1,13 @@
 // Servers in processes of their own, so that each one's CPU time can be told apart from that of the load.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
+import type { Waits } from './waits.ts'
 
-/** What a server has used so far. */
-export interface Usage {
+/** What a server has used so far; what it waited for is measured in the product only. */
+export interface Usage extends Waits {
   /** User and system time of the whole process, its threads included. */
   cpuMs: number
   memoryMb: number
-  /** Round trips to PostgreSQL, counted by the product only. */
-  sqlQueries: number
   /** Requests received, counted by the KV server only. */
   kvRequests: number
 }
@@ -19,7 +18,7 @@ export interface Server {
   stop(): Promise<void>
 }
 
-export type Role = 'product' | 'proxy' | 'gemini' | 'kv'
+export type Role = 'product' | 'proxy' | 'gemini' | 'openai' | 'kv'
 
 /** Starts bench/server.ts in a role, with these variables added to the environment; resolves when it listens. */
 export async function startServer(role: Role, variables: Record<string, string> = {}): Promise<Server> {
