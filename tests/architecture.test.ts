@@ -23,7 +23,7 @@ const SDK_OWNERS: Record<string, string[]> = {
   otpauth: ['lib/auth/totp.ts'],
   'disposable-email-domains-js': ['lib/auth/trial.ts'],
   sharp: ['lib/image/pixels.ts'],
-  '@vercel/functions': ['db/client.ts', 'lib/auth/account-mail.ts', 'lib/http/endpoint.ts'],
+  '@vercel/functions': ['db/client.ts', 'lib/after-answer.ts', 'lib/http/endpoint.ts'],
 }
 
 interface Module {

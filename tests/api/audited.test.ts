@@ -185,6 +185,8 @@ const TRACES: Record<string, Trace> = {
   'DELETE /api/api-keys/:id': { act: () => onKey('DELETE', ''), actions: ['api_key.revoke'] },
   'POST /api/api-keys/:id/rotate': { act: () => onKey('POST', '/rotate', {}), actions: ['api_key.rotate'] },
   'POST /api/process-image': { elsewhere: PICTURED },
+  'POST /api/process-image/uploads': { elsewhere: 'nothing is changed: it hands out a permission that ends by itself' },
+  'DELETE /api/jobs/:id': { elsewhere: 'the row of the job, and the journal of the ledger' },
   'POST /api/billing/checkout': {
     act: async () => traced('POST /api/billing/checkout', (await givenAccount()).token, { pack: 'starter' }),
     actions: ['checkout.open'],
@@ -226,6 +228,10 @@ const TRACES: Record<string, Trace> = {
       return await traced(`POST /api/admin/orders/${id}/assign`, admin.token, { userId: ada.id, reason: 'a test' })
     },
     actions: ['order.assign'],
+  },
+  'PUT /api/admin/switches/:name': {
+    act: () => traced('PUT /api/admin/switches/gemini', admin.token, { off: true, reason: 'a test' }),
+    actions: ['switch.off'],
   },
   'POST /api/admin/webhooks/:id/replay': {
     act: async () => {

@@ -3,7 +3,8 @@ import { sql } from 'kysely'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import { sessionOf } from '../../lib/auth/sessions.ts'
-import { grant, release, reserve, takeBack } from '../../lib/ledger/ledger.ts'
+import { release, reserve } from '../../lib/ledger/holds.ts'
+import { grant, takeBack } from '../../lib/ledger/ledger.ts'
 import { toolId } from '../../lib/tools/catalogue.ts'
 import { type App, call, givenUser, startApp, type TestUser } from '../support/app.ts'
 import { ledgerViolations } from '../support/money.ts'
@@ -83,6 +84,11 @@ describe('GET /api/billing/status', () => {
       model: undefined,
       costMicroUsd: 0,
       errorCode: 'PROVIDER_ERROR',
+      fallback: false,
+      cached: false,
+      jobId: undefined,
+      freeTier: false,
+      calls: [],
     }
     await release(db(), id, { ...usage, ...outcome })
     expect((await status()).balance).toMatchObject({ planTokens: 1000, reservedTokens: 0, tokens: 1000 })

@@ -23,6 +23,7 @@ beforeAll(async () => {
     GEMINI_API_KEY: 'test-key',
     GEMINI_BASE_URL: stub.url,
     FORK__TOOLS__0__PROVIDERS: '["gemini"]',
+    FORK__AI__CIRCUIT_BREAKERS: 'false',
     FORK__AI__PROVIDER_TIMEOUT_MS: '1000',
     FORK__AI__DEADLINE_MS: '4000',
   })
@@ -187,14 +188,15 @@ describe('POST /api/process-image with Gemini', () => {
     expect(json).toMatchObject({
       provider: 'gemini',
       model: 'gemini-2.5-flash-image',
-      cost: 0.039,
+      // (40 + 258) × 0.3 and 1290 × 30 micro-dollars, rounded up.
+      cost: 0.03879,
       usage: { tokens: 0, trial: true },
     })
     expect((await sharp(Buffer.from(json.result, 'base64')).metadata()).format).toBe('png')
     expect(stub.requests).toHaveLength(1)
     expect((await usageRows(user.id))[0]).toMatchObject({
       provider: 'gemini',
-      cost_micro_usd: 39_000,
+      cost_micro_usd: 38_790,
       response_status: 'success',
     })
   })

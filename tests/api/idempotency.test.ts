@@ -4,7 +4,7 @@ import sharp from 'sharp'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import { sessionOf } from '../../lib/auth/sessions.ts'
-import { reserve } from '../../lib/ledger/ledger.ts'
+import { reserve } from '../../lib/ledger/holds.ts'
 import {
   type App,
   balanceOf,
@@ -124,13 +124,13 @@ describe('a repeated request', () => {
   })
 
   test('is the same with another boundary around the same parts', async () => {
-    const multipart = (boundary: string, provider = 'gemini') =>
+    const multipart = (boundary: string, quality = 'standard') =>
       post('form', {
         body: Buffer.concat([
           Buffer.from(`--${boundary}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n`),
           thumbnail,
           Buffer.from(
-            `\r\n--${boundary}\r\nContent-Disposition: form-data; name="provider"\r\n\r\n${provider}\r\n--${boundary}--`,
+            `\r\n--${boundary}\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"quality":"${quality}"}\r\n--${boundary}--`,
           ),
         ]),
         headers: { 'content-type': `multipart/form-data; boundary=${boundary}` },
@@ -138,7 +138,7 @@ describe('a repeated request', () => {
     const first = await multipart('----first-boundary')
     expect(first.status).toBe(200)
     expectReplay(await multipart('another-boundary.7'), first)
-    expect((await multipart('yet-another', 'sketch')).status, 'other parts').toBe(422)
+    expect((await multipart('yet-another', 'high')).status, 'other parts').toBe(422)
     expect(stub.requests).toHaveLength(1)
   })
 

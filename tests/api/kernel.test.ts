@@ -73,7 +73,7 @@ describe('addresses and methods', () => {
   test.each([
     { what: 'PATCH /api/user/profile', allow: 'GET, HEAD, PUT, DELETE, OPTIONS' },
     { what: 'GET /api/auth/login', allow: 'POST, OPTIONS' },
-    { what: 'DELETE /api/jobs/sweep', allow: 'GET, HEAD, POST, OPTIONS' },
+    { what: 'PUT /api/jobs/sweep', allow: 'GET, HEAD, POST, DELETE, OPTIONS' },
     { what: 'POST /api/config', allow: 'GET, HEAD, OPTIONS' },
     { what: 'GET /api/process-image', allow: 'POST, OPTIONS' },
   ])('$what is 405 and says what is offered: $allow', async ({ what, allow }) => {

@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import { type Account, givenAccount } from '../support/accounts.ts'
 import { call, type TestUser } from '../support/app.ts'
+import { ordered, outcomeOf } from '../support/jobs.ts'
 import { buy, checkout, type Payments, startPayments } from '../support/payments.ts'
 import { allRoutes } from '../support/routes.ts'
 
@@ -35,11 +36,23 @@ const apiKey: Pick<OwnedObject, 'make' | 'kept'> = {
   kept: (id) => db().selectFrom('api_keys').selectAll().where('id', '=', id).execute(),
 }
 
+const job: Pick<OwnedObject, 'make' | 'kept'> = {
+  make: async (owner) => {
+    const id = await ordered(payments.app, owner)
+    await outcomeOf(payments.app, owner, id)
+    return id
+  },
+  kept: (id) => db().selectFrom('jobs').selectAll().where('id', '=', id).execute(),
+}
+
 /** What each parameter of an address names. Admin routes are not here: nobody owns what they name. */
 const OBJECTS: Record<string, OwnedObject> = {
   'DELETE /api/auth/sessions/:id': { ...session, status: 204 },
   'DELETE /api/api-keys/:id': { ...apiKey, status: 204 },
   'POST /api/api-keys/:id/rotate': { ...apiKey, status: 201, body: {} },
+  'GET /api/jobs/:id': { ...job, status: 200 },
+  // One that has ended: to a stranger there is none, to its owner it is too late.
+  'DELETE /api/jobs/:id': { ...job, status: 409 },
   'POST /api/billing/checkouts/:id/sync': {
     make: (owner) => checkout(payments, owner, { pack: 'starter' }),
     status: 200,

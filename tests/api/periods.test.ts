@@ -1,7 +1,8 @@
 // What time does to tokens: plan periods that begin when they are needed, lots that expire, debts that stay.
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
-import { grant, release, settle, statementOf, sweepLedger, takeBack } from '../../lib/ledger/ledger.ts'
+import { release, settle } from '../../lib/ledger/holds.ts'
+import { grant, statementOf, sweepLedger, takeBack } from '../../lib/ledger/ledger.ts'
 import { startApp } from '../support/app.ts'
 import { at, makeClock } from '../support/clock.ts'
 import { givenAccount, grantTo, hold, lots, spend, usageOf } from '../support/ledger-account.ts'

@@ -136,14 +136,18 @@ describe('roles', () => {
   test('API keys reach these routes, and no other', () => {
     const reached = routes.filter(({ route }) => route.scope !== undefined)
     expect(reached.map(({ method, path, route }) => `${method} ${path} ${route.scope}`).sort()).toEqual([
+      'DELETE /api/jobs/:id generate',
       'GET /api/billing/analytics read',
       'GET /api/billing/history read',
       'GET /api/billing/invoices/:orderId read',
       'GET /api/billing/status read',
+      'GET /api/jobs generate',
+      'GET /api/jobs/:id generate',
       'GET /api/user/profile read',
       'GET /api/user/usage read',
       'GET /api/user/usage/summary read',
       'POST /api/process-image generate',
+      'POST /api/process-image/uploads generate',
     ])
   })
 

@@ -3,7 +3,7 @@ import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import type { CallingKey } from '../../lib/auth/caller.ts'
-import { reserve } from '../../lib/ledger/ledger.ts'
+import { reserve } from '../../lib/ledger/holds.ts'
 import { defaultTool } from '../../lib/tools/catalogue.ts'
 import { generate } from '../../lib/tools/generate.ts'
 import { type Account, givenAccount } from '../support/accounts.ts'
@@ -22,6 +22,7 @@ beforeAll(async () => {
     GEMINI_API_KEY: 'test-key',
     GEMINI_BASE_URL: stub.url,
     FORK__TOOLS__0__PROVIDERS: '["gemini"]',
+    FORK__AI__CIRCUIT_BREAKERS: 'false',
   })
 })
 
@@ -163,11 +164,15 @@ describe('generating with a key', () => {
   test('is refused when the key ends between the door and the till', async () => {
     const key: CallingKey = { id: crypto.randomUUID(), scopes: ['generate'], requestsPerMinute: undefined }
     const job = generate({
-      tool: defaultTool(),
+      order: {
+        tool: defaultTool(),
+        image: { bytes: photo(), format: 'jpeg', width: 451, height: 300 },
+        text: undefined,
+        provider: undefined,
+        requestedProvider: undefined,
+        options: { quality: 'standard', format: 'png' },
+      },
       caller: { userId: user.id, sessionId: undefined, key, impersonator: undefined },
-      image: { bytes: photo(), format: 'jpeg', width: 451, height: 300 },
-      provider: undefined,
-      options: { quality: 'standard', format: 'png' },
       requestId: crypto.randomUUID(),
       claim: undefined,
       onEvent: () => {},

@@ -14,6 +14,7 @@ import {
   type TestUser,
 } from '../support/app.ts'
 import { startGeminiStub } from '../support/gemini-stub.ts'
+import { UNHINDERED } from '../support/jobs.ts'
 import { leaveTokens, ledgerViolations } from '../support/money.ts'
 import { seed } from '../support/seed.ts'
 import { type ServerProcess, startServer } from '../support/server.ts'
@@ -37,6 +38,7 @@ beforeAll(async () => {
     GEMINI_API_KEY: 'test-key',
     GEMINI_BASE_URL: stub.url,
     FORK__TOOLS__0__PROVIDERS: '["gemini"]',
+    ...UNHINDERED,
     CRON_SECRET,
   })
   users = await Promise.all(Array.from({ length: USERS }, () => givenUser(app)))

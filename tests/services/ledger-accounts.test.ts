@@ -1,16 +1,8 @@
 // Accounts, grants and the passing of time in the ledger, on real PostgreSQL: what each operation answers, and what it leaves.
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
-import {
-  grant,
-  openAccount,
-  refreshPlan,
-  reserve,
-  settle,
-  statementOf,
-  sweepLedger,
-  takeBack,
-} from '../../lib/ledger/ledger.ts'
+import { reserve, settle } from '../../lib/ledger/holds.ts'
+import { grant, openAccount, refreshPlan, statementOf, sweepLedger, takeBack } from '../../lib/ledger/ledger.ts'
 import { startApp } from '../support/app.ts'
 import { at, makeClock } from '../support/clock.ts'
 import { type Account, givenAccount, grantTo, lots, usageOf } from '../support/ledger-account.ts'

@@ -1,7 +1,8 @@
 // The plan in force on real PostgreSQL: what it is for any orders and subscriptions, at any time.
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
-import { release, settle, statementOf, sweepLedger, takeBack } from '../../lib/ledger/ledger.ts'
+import { release, settle } from '../../lib/ledger/holds.ts'
+import { statementOf, sweepLedger, takeBack } from '../../lib/ledger/ledger.ts'
 import { startApp } from '../support/app.ts'
 import { at, makeClock } from '../support/clock.ts'
 import { type Account, givenAccount, hold, spend, usageOf } from '../support/ledger-account.ts'

@@ -20,6 +20,7 @@ beforeAll(async () => {
     GEMINI_API_KEY: 'test-key',
     GEMINI_BASE_URL: stub.url,
     FORK__TOOLS__0__PROVIDERS: '["gemini"]',
+    FORK__AI__CIRCUIT_BREAKERS: 'false',
   })
 })
 

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { db } from '../../db/client.ts'
 import { sessionOf } from '../../lib/auth/sessions.ts'
 import { claimKey } from '../../lib/http/idempotency.ts'
-import { reserve, settle } from '../../lib/ledger/ledger.ts'
+import { reserve, settle, type UsageRecord } from '../../lib/ledger/holds.ts'
 import { toolId } from '../../lib/tools/catalogue.ts'
 import { type App, balanceOf, givenUser, processImage, type Reply, startApp, type TestUser } from '../support/app.ts'
 import { expectErrorsInLog } from '../support/console.ts'
@@ -105,10 +105,18 @@ async function expireClaims({ id }: TestUser): Promise<void> {
     .execute()
 }
 
-async function usageOf({ id }: TestUser, requestId: string) {
+async function usageOf({ id }: TestUser, requestId: string): Promise<UsageRecord> {
   const tool = await toolId(db(), 'coloring-page')
-  const made = { provider: 'gemini', model: 'model', costMicroUsd: 0, errorCode: undefined }
-  return { userId: id, toolId: tool, requestId, status: 'success' as const, durationMs: 1, ...made }
+  const made = {
+    provider: 'gemini',
+    model: 'model',
+    costMicroUsd: 0,
+    errorCode: undefined,
+    jobId: undefined,
+    calls: [],
+  }
+  const not = { fallback: false, cached: false, freeTier: false }
+  return { userId: id, toolId: tool, requestId, status: 'success', durationMs: 1, ...made, ...not }
 }
 
 async function expectPaidOnce(user: TestUser): Promise<void> {

@@ -3,7 +3,8 @@ import { createHmac } from 'node:crypto'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { db } from '../../db/client.ts'
-import { afterAnswer, sendSparingly } from '../../lib/auth/account-mail.ts'
+import { afterAnswer } from '../../lib/after-answer.ts'
+import { sendSparingly } from '../../lib/auth/account-mail.ts'
 import { keyFor } from '../../lib/auth/secret.ts'
 import { countTry, forgetFailures, hashSubject } from '../../lib/auth/throttle.ts'
 import { KvError, kv } from '../../lib/kv.ts'
@@ -116,9 +117,9 @@ test('what goes wrong after the answer is logged, and holds nothing up', async (
   const held = new Promise<void>((resolve) => {
     finish = resolve
   })
-  await afterAnswer(() => held)
+  await afterAnswer('mail_failed', () => held)
   finish()
-  await afterAnswer(async () => {
+  await afterAnswer('mail_failed', async () => {
     throw new Error('the mailer is gone')
   })
   const lines = () => vi.mocked(console.log).mock.calls.map(([line]) => String(line))
