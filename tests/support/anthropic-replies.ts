@@ -1,8 +1,9 @@
 // What Anthropic answers: messages as recorded, with line art as SVG where the system prompt asks for it, and its errors.
 import { randomUUID } from 'node:crypto'
 import * as v from 'valibot'
-import type { Answer, Asked, Face } from './provider-stub.ts'
+import type { Asked, Face } from './provider-stub.ts'
 import { sizeOf } from './stub-pictures.ts'
+import type { Answer } from './stub-server.ts'
 
 const IMAGE_BASE64_MAX = 5 * 1024 * 1024
 const SIDE_MAX = 8000

@@ -2,8 +2,8 @@
 import { randomUUID } from 'node:crypto'
 import { crc32, deflateSync } from 'node:zlib'
 import * as v from 'valibot'
+import type { Answer } from './stub-server.ts'
 
-export const JSON_TYPE = 'application/json; charset=UTF-8'
 const IMAGE_TOKENS = 1290
 
 /** What the stub does with a request that Google would accept. */
@@ -52,12 +52,6 @@ interface Asked {
 /** What the stub says where words are asked for. */
 export const WORDS = 'A grey square, full of noise.'
 
-export interface Answer {
-  status: number
-  body: string | Buffer
-  contentType?: string
-}
-
 /** The whole answer to a request with these images; how it goes over the wire is the server's affair. */
 export async function answerTo(behaviour: Behaviour, asked: Asked, sidePx: number): Promise<Answer> {
   const { model, images } = asked
@@ -101,7 +95,11 @@ export async function answerTo(behaviour: Behaviour, asked: Asked, sidePx: numbe
         ? await answered({ kind: 'ok' }, asked, sidePx)
         : modelGone(model)
     case 'html502':
-      return { status: 502, body: '<html><title>502 Bad Gateway</title></html>', contentType: 'text/html' }
+      return {
+        status: 502,
+        body: '<html><title>502 Bad Gateway</title></html>',
+        headers: { 'content-type': 'text/html' },
+      }
     case 'raw':
       return { status: behaviour.status ?? 200, body: behaviour.body ?? '' }
     default:

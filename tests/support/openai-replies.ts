@@ -1,8 +1,9 @@
 // What OpenAI answers: images/edits, images/generations and chat/completions as recorded, errors in its own words.
 import { randomUUID } from 'node:crypto'
 import * as v from 'valibot'
-import type { Answer, Asked, Face, Incoming, SentImage } from './provider-stub.ts'
+import type { Asked, Face, SentImage } from './provider-stub.ts'
 import { picture, sizeOf } from './stub-pictures.ts'
+import type { Answer, Incoming } from './stub-server.ts'
 
 const SIZES = ['1024x1024', '1536x1024', '1024x1536', 'auto']
 const IMAGE_MODEL = /^(chatgpt-image-latest|gpt-image-[\w.-]+)$/

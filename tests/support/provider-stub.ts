@@ -1,12 +1,12 @@
 // A loopback OpenAI, Anthropic or Stability AI: their replies, errors and bad moods, steered in code or over HTTP.
-import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import { parseArgs } from 'node:util'
 import * as v from 'valibot'
 import { anthropicFace } from './anthropic-replies.ts'
 import { openaiFace } from './openai-replies.ts'
 import { stabilityFace } from './stability-replies.ts'
+import { type Answer, type Incoming, pause, send, sendAs, startStub } from './stub-server.ts'
 
 /** What the stub does with a request that the provider would accept. */
 export const Behaviour = v.strictObject({
@@ -59,19 +59,6 @@ export interface RecordedRequest {
   abandoned: boolean
 }
 
-export interface Incoming {
-  method: string
-  path: string
-  headers: Record<string, string>
-  body: Buffer
-}
-
-export interface Answer {
-  status: number
-  body: string | Buffer
-  headers?: Record<string, string>
-}
-
 /** What a provider makes of a call it understands. */
 export interface Asked extends Omit<RecordedRequest, 'abandoned' | 'path' | 'key'> {
   wants: 'image' | 'text'
@@ -110,91 +97,26 @@ interface StubOptions {
   sidePx?: number
 }
 
-const HISTORY_MAX = 500
 const ENDLESS_BYTES_MAX = 512 * 1024 * 1024
 const FILLER = Buffer.alloc(256 * 1024, 'A')
 
-/**
- * Starts the stub on 127.0.0.1. `behave` with a list answers one request with each and then returns to 'ok'; with a single
- * behaviour it lasts. Other processes do the same with `POST /__behave` and read `GET /__requests`, where images are a length
- * and a SHA-256. An API key that contains "invalid" is refused, as is none.
- */
+/** Starts the stub; see startStub for how it is steered. An API key that contains "invalid" is refused, as is none. */
 export async function startProviderStub(provider: StubProvider, { port = 0, sidePx = 64 }: StubOptions = {}) {
   const face = FACES[provider]
-  const requests: RecordedRequest[] = []
-  let lasting: Behaviour = { kind: 'ok' }
-  let queue: Behaviour[] = []
-  const behave = (next: Behaviour | Behaviour[]) => {
-    lasting = Array.isArray(next) ? { kind: 'ok' } : next
-    queue = Array.isArray(next) ? [...next] : []
-  }
-
-  async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const incoming = await readRequest(request)
-    if (incoming.path.startsWith('/__')) return send(response, control(incoming))
-    const caller = face.authenticate(incoming)
-    if ('status' in caller) return send(response, caller)
-    const asked = await face.understand(incoming)
-    if ('status' in asked) return send(response, asked)
-    const { wants: _wants, ...sent } = asked
-    const recorded = { path: incoming.path, key: caller.key, ...sent, abandoned: false }
-    requests.push(recorded)
-    if (requests.length > HISTORY_MAX) requests.shift()
-    response.on('close', () => {
-      recorded.abandoned = !response.writableFinished
-    })
-    await perform(face, queue.shift() ?? lasting, asked, response, sidePx)
-  }
-
-  function control({ method, path, body }: Incoming): Answer {
-    const call = `${method} ${path}`
-    if (call === 'POST /__behave') {
-      const next = v.safeParse(v.union([v.array(Behaviour), Behaviour]), JSON.parse(body.toString() || 'null'))
-      if (!next.success) return { status: 400, body: JSON.stringify(v.flatten(next.issues)) }
-      behave(next.output)
-    } else if (call === 'DELETE /__requests') requests.length = 0
-    else if (call !== 'GET /__requests') return { status: 404, body: '{}' }
-    return { status: 200, body: JSON.stringify(requests.map(summary)) }
-  }
-
-  const server = createServer((request, response) => {
-    handle(request, response).catch((error: unknown) => response.destroy(error instanceof Error ? error : undefined))
-  })
-  server.listen(port, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  if (address === null || typeof address === 'string') throw new Error('The stub has no port.')
-  return {
-    url: `http://127.0.0.1:${address.port}`,
-    requests,
-    behave,
-    async close() {
-      server.closeAllConnections()
-      await new Promise((resolve) => server.close(resolve))
+  return await startStub<Behaviour, RecordedRequest>({
+    port,
+    Behaviour,
+    ok: { kind: 'ok' },
+    async handle(incoming, response, { next, remember }) {
+      const caller = face.authenticate(incoming)
+      if ('status' in caller) return send(response, caller)
+      const asked = await face.understand(incoming)
+      if ('status' in asked) return send(response, asked)
+      const { wants: _wants, ...sent } = asked
+      remember({ path: incoming.path, key: caller.key, ...sent, abandoned: false })
+      await perform(face, next(), asked, response, sidePx)
     },
-  }
-}
-
-const summary = ({ images, ...request }: RecordedRequest) => ({
-  ...request,
-  images: images.map(({ name, mimeType, bytes }) => ({
-    name,
-    mimeType,
-    byteLength: bytes.length,
-    sha256: createHash('sha256').update(bytes).digest('hex'),
-  })),
-})
-
-async function readRequest(request: IncomingMessage): Promise<Incoming> {
-  const chunks: Buffer[] = []
-  for await (const chunk of request) chunks.push(chunk)
-  const headers = Object.fromEntries(Object.entries(request.headers).map(([name, value]) => [name, String(value)]))
-  return { method: request.method ?? '', path: request.url ?? '', headers, body: Buffer.concat(chunks) }
-}
-
-function send(response: ServerResponse, { status, body, headers }: Answer): void {
-  const length = { 'content-length': Buffer.byteLength(body) }
-  response.writeHead(status, { 'content-type': 'application/json', ...length, ...headers }).end(body)
+  })
 }
 
 function answerTo(face: Face, { kind, ...how }: Behaviour, asked: Asked, sidePx: number): Promise<Answer> | Answer {
@@ -237,20 +159,8 @@ async function perform(face: Face, behaviour: Behaviour, asked: Asked, response:
   if (delayMs > 0) await pause(delayMs, response)
   if (kind === 'hang') return
   const answer = await answerTo(face, behaviour, asked, sidePx)
-  const body = Buffer.from(answer.body)
-  if (kind === 'truncated') return send(response, { ...answer, body: body.subarray(0, body.length / 2) })
   if (kind === 'oversized') return await pour(response, answer)
-  if (kind !== 'reset' && kind !== 'slowDrip') return send(response, answer)
-  const headers = { 'content-type': 'application/json', ...answer.headers, 'content-length': body.length }
-  response.writeHead(answer.status, headers)
-  if (kind === 'reset') {
-    response.write(body.subarray(0, body.length / 2), () => response.socket?.resetAndDestroy())
-    return
-  }
-  for (let position = 0; position < body.length && !response.destroyed; position++) {
-    response.write(body.subarray(position, position + 1))
-    await pause(20, response)
-  }
+  await sendAs(kind, response, answer)
 }
 
 /** As fast as the client takes it, until it hangs up. */
@@ -267,19 +177,6 @@ async function pour(response: ServerResponse, { status, body, headers }: Answer)
 function drained(response: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
     response.once('drain', resolve)
-  })
-}
-
-/** Waits, or until the client hangs up. */
-function pause(ms: number, response: ServerResponse): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(done, ms)
-    function done() {
-      clearTimeout(timer)
-      response.off('close', done)
-      resolve()
-    }
-    response.on('close', done)
   })
 }
 

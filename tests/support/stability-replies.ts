@@ -1,8 +1,9 @@
 // What Stability AI answers: pictures as bytes with a finish-reason beside them, and errors with an id, a name and reasons.
 import { randomUUID } from 'node:crypto'
 import * as v from 'valibot'
-import type { Answer, Asked, Face, SentImage } from './provider-stub.ts'
+import type { Asked, Face, SentImage } from './provider-stub.ts'
 import { picture, sizeOf } from './stub-pictures.ts'
+import type { Answer } from './stub-server.ts'
 
 const SIDE_MIN = 64
 const PIXELS_MAX = 9_437_184
