@@ -113,7 +113,7 @@ describe.skipIf(!chromiumPath)('the page of a tool that draws what is written', 
     await tabTo(page, 'Change the words')
     await page.keyboard.press('Enter')
     await expect.poll(() => words(page).inputValue(), PATIENTLY).toBe('a cat on a mat')
-    expect(await page.evaluate('document.activeElement.tagName')).toBe('TEXTAREA')
+    await expect.poll(() => page.evaluate('document.activeElement.tagName'), PATIENTLY).toBe('TEXTAREA')
     expect(problems).toEqual([])
   })
 

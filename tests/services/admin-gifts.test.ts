@@ -171,10 +171,11 @@ describe('a plan that an admin gives', () => {
     await sql`update subscriptions set stands_until = now() where user_id = ${account.userId}`.execute(db())
     expect((await sweepLedger(db(), 100)).plans).toBeGreaterThan(0)
     expect(await status()).toMatchObject({ plan: 'pro' })
-    expect(await migrateDown(db())).toEqual(['0010_plan_gifts'])
+    const undone: string[] = []
+    while (undone.at(-1) !== '0010_plan_gifts') undone.push(...(await migrateDown(db())))
     expect(await status()).toMatchObject({ plan: 'free', planTokens: 1000 })
     expect(await ledgerViolations()).toEqual([])
-    expect(await migrateToLatest(db())).toEqual(['0010_plan_gifts'])
+    expect(await migrateToLatest(db())).toEqual(undone.toReversed())
     expect(await status()).toMatchObject({ plan: 'free', planTokens: 1000 })
     await put('pro')
     expect(await status()).toMatchObject({ plan: 'pro', planTokens: 50_000 })

@@ -27,7 +27,7 @@ export async function openStores(): Promise<Stores> {
   const dataDir = await mkdtemp(join(tmpdir(), 'test-data-'))
   if (currentLane() === 'embedded') {
     await cp(inject('templateDataDir'), dataDir, { recursive: true })
-    return { variables: { DATA_DIR: dataDir }, kvRequests: () => 0, close: () => rm(dataDir, { recursive: true }) }
+    return { variables: { DATA_DIR: dataDir }, kvRequests: () => 0, close: () => remove(dataDir) }
   }
   const database = await copyDatabase()
   const token = randomUUID()
@@ -38,9 +38,14 @@ export async function openStores(): Promise<Stores> {
     async close() {
       await kv.close()
       await database.drop()
-      await rm(dataDir, { recursive: true })
+      await remove(dataDir)
     },
   }
+}
+
+/** Again where somebody was still writing: work that an answer did not wait for may end after its test. */
+async function remove(folder: string): Promise<void> {
+  await rm(folder, { recursive: true, maxRetries: 10, retryDelay: 200 })
 }
 
 /** A fresh copy of the migrated template database, on the real PostgreSQL. */
