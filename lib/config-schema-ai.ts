@@ -1,10 +1,12 @@
 // The shape of the section `ai` of fork.config.json: providers and their models, routing, budgets.
 import * as v from 'valibot'
-import { amountUsd, count, flag, text } from './config-fields.ts'
+import { amountUsd, count, flag, matching } from './config-fields.ts'
 
-const modelId = text(
+/** It goes into a header of the answer, which holds no other characters. */
+const modelId = matching(
+  /^[!-~]{1,100}$/,
+  '1 to 100 printable ASCII characters without blanks',
   'Model id as the provider names it, or a seed name such as "dall-e-3" for its living successor.',
-  100,
 )
 
 const textModel = (standard: string) =>

@@ -7,8 +7,8 @@ import { MIME_TYPE } from '../image.ts'
 import { offReason } from './availability.ts'
 import { CAPABILITIES } from './capabilities.ts'
 import { type Answer, apiBase, parseJson, post, refusal, unreadable } from './http.ts'
-import { livingModel } from './models.ts'
-import { costMicroUsd, expectedMicroUsd } from './prices.ts'
+import { livingChain } from './models.ts'
+import { costMicroUsd, expectedMicroUsd, largestMicroUsd, type TokenUsage } from './prices.ts'
 import {
   type ModelRequest,
   makesImage,
@@ -30,7 +30,9 @@ export const anthropic: Provider = {
   serves: CAPABILITIES.anthropic,
   reads: ['jpeg', 'png', 'webp', 'gif'],
   unavailable: () => offReason('anthropic', env(), config()),
-  estimateMicroUsd: (work) => expected(models()[0] ?? '', work),
+  estimateMicroUsd: (work) =>
+    largestMicroUsd(models().slice(0, 1), work, config().ai.providers.anthropic.costPerImageUsd),
+  ceilingMicroUsd: (work) => largestMicroUsd(models(), work, config().ai.providers.anthropic.costPerImageUsd),
   run,
 }
 
@@ -54,7 +56,12 @@ const Reply = v.object({
   ),
 })
 
+type Reply = v.InferOutput<typeof Reply>
+
 const Failure = v.object({ error: v.object({ type: v.nullish(v.string()), message: v.nullish(v.string()) }) })
+
+/** It has no type of its own: only its words tell it from a bad request. */
+const CREDIT_SPENT = /credit balance is too low/i
 
 async function run(request: ModelRequest, { signal }: RunContext): Promise<ProviderReply> {
   const source = await sourceWithin(request, SOURCE_LIMITS)
@@ -64,7 +71,7 @@ async function run(request: ModelRequest, { signal }: RunContext): Promise<Provi
 
 function models(): string[] {
   const { model, successors } = config().ai.providers.anthropic
-  return [...new Set([model, ...successors].map((name) => livingModel(name)))]
+  return livingChain([model, ...successors])
 }
 
 function expected(model: string, work: Work): number {
@@ -77,7 +84,10 @@ async function write(
   source: Source | undefined,
   signal: AbortSignal,
 ): Promise<ProviderReply> {
-  const { text, cost } = await ask(model, request, source, { max_tokens: ANSWER_TOKENS_MAX }, signal)
+  const { text, cost, stop } = await ask(model, request, source, { max_tokens: ANSWER_TOKENS_MAX }, signal)
+  if (stop === 'max_tokens') {
+    throw new ProviderError('no_image', `${NAME}'s answer was not finished.`, { costMicroUsd: cost })
+  }
   if (text === '') throw new ProviderError('no_image', `${NAME} answered without a word.`, { costMicroUsd: cost })
   return { output: { text }, model, costMicroUsd: cost }
 }
@@ -150,30 +160,37 @@ async function ask(
 function readReply(answer: Answer, model: string, work: Work) {
   const parsed = v.safeParse(Reply, parseJson(answer))
   if (!parsed.success) throw unreadable(NAME, answer, expected(model, work))
-  const { content, stop_reason, usage } = parsed.output
-  const cost = usage
-    ? costMicroUsd(
-        model,
-        {
-          textIn: usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens,
-          imageIn: 0,
-          textOut: usage.output_tokens,
-          imageOut: 0,
-        },
-        work,
-        config().ai.providers.anthropic.costPerImageUsd,
-      )
-    : expected(model, work)
+  const { content, stop_reason } = parsed.output
+  const text = (content ?? [])
+    .map((part) => (part.type === 'text' ? part.text : ''))
+    .join('')
+    .trim()
+  const usage = usageOf(parsed.output, text !== '')
+  const cost = costMicroUsd(model, usage, work, config().ai.providers.anthropic.costPerImageUsd)
   if (stop_reason === 'refusal') {
     throw new ProviderError('blocked', `${NAME} refused the content.`, { costMicroUsd: cost })
   }
-  const text = (content ?? []).map((part) => (part.type === 'text' ? part.text : '')).join('')
-  return { text: text.trim(), cost, stop: stop_reason }
+  return { text, cost, stop: stop_reason }
+}
+
+/** Undefined where the reply does not say, or leaves its words out. */
+function usageOf({ usage }: Reply, hasWords: boolean): TokenUsage | undefined {
+  if (!usage || (hasWords && usage.output_tokens <= 0)) return undefined
+  return {
+    textIn: usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens,
+    imageIn: 0,
+    textOut: usage.output_tokens,
+    imageOut: 0,
+  }
 }
 
 function failureOf(answer: Answer): ProviderError {
   const parsed = v.safeParse(Failure, parseJson(answer))
   const { type, message } = parsed.success ? parsed.output.error : {}
+  const upstream = [type, message].filter(Boolean).join(' ')
+  if (answer.status === 400 && CREDIT_SPENT.test(message ?? '')) {
+    return refusal(NAME, answer, { kind: 'auth', message: `${NAME}'s credit is used up.`, upstream })
+  }
   const kind = type === 'not_found_error' ? 'model_gone' : undefined
-  return refusal(NAME, answer, { kind, upstream: [type, message].filter(Boolean).join(' ') })
+  return refusal(NAME, answer, { kind, upstream })
 }

@@ -75,9 +75,9 @@ export async function admit({ provider, request, freeTier, settings }: Turn, pro
   const watched = settings.circuitBreakers && !runsHere(provider)
   const circuit = watched ? await admitCall(provider.id) : { state: 'closed' as const }
   if (circuit.state === 'open') return circuitOpen(progress, circuit.retryAfterMs)
-  const estimateMicroUsd = provider.estimateMicroUsd(request)
   let hold: BudgetHold | undefined
-  if (estimateMicroUsd > 0) {
+  if (!runsHere(provider)) {
+    const estimateMicroUsd = provider.ceilingMicroUsd(request)
     const held = await holdBudget({ provider: provider.id, estimateMicroUsd, freeTier }).catch((error: unknown) => {
       log('warn', 'budget_unreadable', { provider: provider.id, error: describeError(error) })
     })
@@ -144,7 +144,8 @@ export async function tellCircuit({ provider, settings }: Turn, { callId }: Admi
   // Without circuits only latencies are of use.
   const isWatched = settings.circuitBreakers || (settings.routing === 'fastest' && outcome === 'ok')
   // Too little time is no fault of the provider's.
-  const wasRushed = outcome === 'timeout' && durationMs < settings.providerTimeoutMs / 2
+  const timeMs = Math.min(settings.providerTimeoutMs, settings.deadlineMs / 2)
+  const wasRushed = outcome === 'timeout' && durationMs < timeMs / 2
   if (!isWatched || runsHere(provider) || wasRushed || outcome === 'cancelled') return
   await afterAnswer('circuit_not_told', () => recordOutcome(provider.id, { id: callId, kind: outcome, durationMs }))
 }

@@ -68,6 +68,11 @@ export function answerText(reply: GeminiReply): string | undefined {
   return text === '' ? undefined : text
 }
 
+/** Whether it reached the limit of its tokens before its end. */
+export function isCutOff({ candidates }: GeminiReply): boolean {
+  return candidates?.some(({ finishReason }) => finishReason === 'MAX_TOKENS') ?? false
+}
+
 export function blockReason(reply: GeminiReply): string | undefined {
   const reason = reply.promptFeedback?.blockReason
   if (reason) return reason

@@ -7,9 +7,9 @@ import { MIME_TYPE } from '../image.ts'
 import { offReason } from './availability.ts'
 import { CAPABILITIES } from './capabilities.ts'
 import { httpFailure } from './gemini-errors.ts'
-import { answerText, blockReason, GeminiReply, lastImage, usageOf } from './gemini-reply.ts'
-import { livingModel, retirementOf } from './models.ts'
-import { costMicroUsd, expectedMicroUsd } from './prices.ts'
+import { answerText, blockReason, GeminiReply, isCutOff, lastImage, usageOf } from './gemini-reply.ts'
+import { announcedChain, livingChain } from './models.ts'
+import { costMicroUsd, expectedMicroUsd, largestMicroUsd } from './prices.ts'
 import { FIRMER_INSTRUCTION } from './prompt.ts'
 import {
   type ModelRequest,
@@ -29,9 +29,10 @@ export const gemini: Provider = {
   serves: CAPABILITIES.gemini,
   reads: ['jpeg', 'png', 'webp', 'heic'],
   unavailable: () => offReason('gemini', env(), config()),
-  estimateMicroUsd(work) {
-    return expected(modelsFor(work)[0] ?? '', work)
-  },
+  // Of one question: the second one follows an answer without a picture, whose words are a small part of what one costs.
+  estimateMicroUsd: (work) =>
+    largestMicroUsd(modelsFor(work).slice(0, 1), work, config().ai.providers.gemini.costPerImageUsd),
+  ceilingMicroUsd: (work) => largestMicroUsd(modelsFor(work), work, config().ai.providers.gemini.costPerImageUsd),
   run,
 }
 
@@ -67,8 +68,7 @@ async function run(request: ModelRequest, { signal }: RunContext): Promise<Provi
 /** The configured models, the first one first; for words the one that is known to take over as well. Seed names are resolved. */
 function modelsFor({ task }: Work): string[] {
   const { model, successors, textModel } = config().ai.providers.gemini
-  const names = makesImage(task) ? [model, ...successors] : [textModel, retirementOf(textModel)?.successor ?? textModel]
-  return [...new Set(names.map(livingModel))]
+  return makesImage(task) ? livingChain([model, ...successors]) : announcedChain(textModel)
 }
 
 function sourceOf({ task, image }: ModelRequest): Part[] {
@@ -99,6 +99,9 @@ async function answer(
       const reply = await ask(model, parts, generationConfig, signal)
       const output = isImage ? imageOutput(reply) : textOutput(reply)
       spentMicroUsd += billOf(reply, modelName, request, output)
+      if (!isImage && isCutOff(reply)) {
+        throw new ProviderError('no_image', "Gemini's answer was not finished.", { costMicroUsd: spentMicroUsd })
+      }
       if (output) return { output, model: modelName, costMicroUsd: spentMicroUsd }
       const reason = blockReason(reply)
       if (reason) {
@@ -164,9 +167,10 @@ function expected(model: string, work: Work): number {
   return expectedMicroUsd(model, work, config().ai.providers.gemini.costPerImageUsd)
 }
 
-/** A reply that gives nothing and says nothing of its usage is not billed. */
+/** A reply that gives nothing and says nothing of its usage is not billed; one that leaves its words out of it is no bill. */
 function billOf(reply: GeminiReply, model: string, work: Work, output: Output | undefined): number {
-  const usage = usageOf(reply)
-  if (!usage && !output) return 0
+  const told = usageOf(reply)
+  if (!told && !output) return 0
+  const usage = output && 'text' in output && told?.textOut === 0 ? undefined : told
   return costMicroUsd(model, usage, work, config().ai.providers.gemini.costPerImageUsd)
 }

@@ -44,6 +44,17 @@ export function livingModel(name: string): string {
   return end && !end.isEarliest && Date.parse(end.endsOn) <= Date.now() ? end.successor : model
 }
 
+/** The models that answer to these names today, in their order and each once. */
+export function livingChain(names: readonly string[]): string[] {
+  return [...new Set(names.map(livingModel))]
+}
+
+/** The model that answers to a name today, and the one that is announced to take over from it, where one is. */
+export function announcedChain(name: string): string[] {
+  const model = livingModel(name)
+  return livingChain([model, retirementOf(model)?.successor ?? model])
+}
+
 /** The provider a caller means, who may name one of the seed models instead; undefined when it is no such name. */
 export function providerOfModel(name: string): string | undefined {
   return aliasOf(name)?.provider

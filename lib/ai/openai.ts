@@ -7,8 +7,8 @@ import { MIME_TYPE } from '../image.ts'
 import { offReason } from './availability.ts'
 import { CAPABILITIES } from './capabilities.ts'
 import { type Answer, apiBase, parseJson, post, refusal, unreadable } from './http.ts'
-import { livingModel, retirementOf } from './models.ts'
-import { costMicroUsd, expectedMicroUsd, type TokenUsage } from './prices.ts'
+import { announcedChain, livingChain } from './models.ts'
+import { costMicroUsd, expectedMicroUsd, largestMicroUsd, type TokenUsage } from './prices.ts'
 import {
   type ModelRequest,
   makesImage,
@@ -30,7 +30,9 @@ export const openai: Provider = {
   serves: CAPABILITIES.openai,
   reads: ['jpeg', 'png', 'webp'],
   unavailable: () => offReason('openai', env(), config()),
-  estimateMicroUsd: (work) => expected(modelsFor(work)[0] ?? '', work),
+  estimateMicroUsd: (work) =>
+    largestMicroUsd(modelsFor(work).slice(0, 1), work, config().ai.providers.openai.costPerImageUsd),
+  ceilingMicroUsd: (work) => largestMicroUsd(modelsFor(work), work, config().ai.providers.openai.costPerImageUsd),
   run,
 }
 
@@ -38,7 +40,7 @@ export const openai: Provider = {
 const IMAGE_QUALITY: Record<Quality, string> = { draft: 'low', standard: 'medium', high: 'high' }
 const VISION_DETAIL: Record<Quality, string> = { draft: 'low', standard: 'auto', high: 'high' }
 
-/** Sizes at which the price table holds, by the picture's proportions. */
+/** The sizes that the price table knows, by the picture's proportions. */
 const SIZES = [
   { size: '1024x1024', ratio: 1 },
   { size: '1536x1024', ratio: 3 / 2 },
@@ -85,18 +87,25 @@ const Failure = v.object({
 
 /** Codes that the status alone does not tell. */
 const BLOCKED_CODES = ['moderation_blocked', 'content_policy_violation', 'content_filter']
+const SPENT_CODES = ['insufficient_quota', 'billing_hard_limit_reached']
+
+/** It refuses to draw on nothing since 2026-09-30. */
+const WITHOUT_TRANSPARENCY = /^gpt-image-2(-\d{4}-\d{2}-\d{2})?$/
 
 async function run(request: ModelRequest, { signal }: RunContext): Promise<ProviderReply> {
   if (takesImage(request.task) && !request.image) throw new ProviderError('bad_request', 'There is no picture.')
+  const models = modelsFor(request)
+  if (models.length === 0) throw new ProviderError('model_gone', `${NAME} has no model here that removes backgrounds.`)
   const ask = makesImage(request.task) ? draw : write
-  return await withSuccessors('openai', modelsFor(request), (model) => ask(model, request, signal))
+  return await withSuccessors('openai', models, (model) => ask(model, request, signal))
 }
 
-/** The models that may do this work, the configured one first. */
+/** The models that may do this work, the configured one first; none where no configured one can. */
 function modelsFor({ task }: Work): string[] {
   const { model, successors, textModel } = config().ai.providers.openai
-  const named = makesImage(task) ? [model, ...successors] : [textModel, retirementOf(textModel)?.successor ?? textModel]
-  return [...new Set(named.map((name) => livingModel(name)))]
+  if (!makesImage(task)) return announcedChain(textModel)
+  const chain = livingChain([model, ...successors])
+  return task === 'remove-background' ? chain.filter((name) => !WITHOUT_TRANSPARENCY.test(name)) : chain
 }
 
 function expected(model: string, work: Work): number {
@@ -104,8 +113,7 @@ function expected(model: string, work: Work): number {
 }
 
 function costOf(model: string, usage: TokenUsage | undefined, work: Work): number {
-  const { costPerImageUsd } = config().ai.providers.openai
-  return usage ? costMicroUsd(model, usage, work, costPerImageUsd) : expected(model, work)
+  return costMicroUsd(model, usage, work, config().ai.providers.openai.costPerImageUsd)
 }
 
 async function send(path: string, body: FormData | object, model: string, work: Work, signal: AbortSignal) {
@@ -138,8 +146,8 @@ async function draw(model: string, request: ModelRequest, signal: AbortSignal): 
     : await send('/images/generations', fields, model, request, signal)
   const { base64, reply } = readImageReply(answer) ?? {}
   if (!reply) throw unreadable(NAME, answer, expected(model, request))
-  const cost = costOf(model, imageUsage(reply), request)
   const bytes = Buffer.from(base64 ?? '', 'base64')
+  const cost = costOf(model, imageUsage(reply, bytes.length > 0), request)
   if (bytes.length === 0) {
     throw new ProviderError('no_image', `${NAME} answered without an image.`, { costMicroUsd: cost })
   }
@@ -187,16 +195,21 @@ function readImageReply(answer: Answer): { base64: string | undefined; reply: Im
   return plain.success ? { base64: plain.output.data?.[0]?.b64_json ?? undefined, reply: plain.output } : undefined
 }
 
-/** The details of the output are left out more often than not: all of it is then the picture. */
-function imageUsage({ usage }: ImageReply): TokenUsage | undefined {
+/**
+ * The details of the output are left out more often than not: all of it is then the picture. Undefined where the reply does not
+ * say, or leaves its picture out, as gateways do.
+ */
+function imageUsage({ usage }: ImageReply, hasImage: boolean): TokenUsage | undefined {
   if (!usage) return undefined
   const { input_tokens, input_tokens_details: input, output_tokens, output_tokens_details: output } = usage
   const textOut = output?.text_tokens ?? 0
+  const imageOut = Math.max(0, output_tokens - textOut)
+  if (hasImage && imageOut === 0) return undefined
   return {
     textIn: input?.text_tokens ?? 0,
     imageIn: input ? input.image_tokens : input_tokens,
     textOut,
-    imageOut: Math.max(0, output_tokens - textOut),
+    imageOut,
   }
 }
 
@@ -209,16 +222,23 @@ async function write(model: string, request: ModelRequest, signal: AbortSignal):
   const answer = await send('/chat/completions', body, model, request, signal)
   const parsed = v.safeParse(ChatReply, parseJson(answer))
   if (!parsed.success) throw unreadable(NAME, answer, expected(model, request))
-  const { usage, choices } = parsed.output
-  const tokens = usage && { textIn: usage.prompt_tokens, imageIn: 0, textOut: usage.completion_tokens, imageOut: 0 }
-  const cost = costOf(model, tokens ?? undefined, request)
-  const { finish_reason, message } = choices?.[0] ?? {}
+  const { finish_reason, message } = parsed.output.choices?.[0] ?? {}
+  const text = message?.content?.trim() ?? ''
+  const cost = costOf(model, wordsUsage(parsed.output, text !== '' || Boolean(message?.refusal)), request)
   if (finish_reason === 'content_filter' || message?.refusal) {
     throw new ProviderError('blocked', `${NAME} refused the content.`, { costMicroUsd: cost })
   }
-  const text = message?.content?.trim() ?? ''
+  if (finish_reason === 'length') {
+    throw new ProviderError('no_image', `${NAME}'s answer was not finished.`, { costMicroUsd: cost })
+  }
   if (text === '') throw new ProviderError('no_image', `${NAME} answered without a word.`, { costMicroUsd: cost })
   return { output: { text }, model, costMicroUsd: cost }
+}
+
+/** Undefined where the reply does not say, or leaves its words out. */
+function wordsUsage({ usage }: v.InferOutput<typeof ChatReply>, hasWords: boolean): TokenUsage | undefined {
+  if (!usage || (hasWords && usage.completion_tokens <= 0)) return undefined
+  return { textIn: usage.prompt_tokens, imageIn: 0, textOut: usage.completion_tokens, imageOut: 0 }
 }
 
 function failureOf(answer: Answer): ProviderError {
@@ -228,7 +248,7 @@ function failureOf(answer: Answer): ProviderError {
   const fail = (kind?: 'blocked' | 'model_gone' | 'bad_request') => refusal(NAME, answer, { kind, upstream })
   if (answer.status === 400 && code && BLOCKED_CODES.includes(code)) return fail('blocked')
   if (code === 'model_not_found' || (answer.status === 400 && param === 'model')) return fail('model_gone')
-  if (code === 'insufficient_quota') {
+  if (code && SPENT_CODES.includes(code)) {
     return refusal(NAME, answer, { kind: 'auth', message: `${NAME}'s quota is used up.`, upstream })
   }
   return fail()

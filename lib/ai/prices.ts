@@ -25,6 +25,8 @@ export interface TokenPrice extends Dated {
     photoIn: number
     /** Tokens of a picture of about 1024² that comes out, by quality; left out by a model that draws in SVG, which is text. */
     imageOut?: Record<Quality, number>
+    /** Of one of 1536 × 1024 or 1024 × 1536, where that has more of them. */
+    oblongOut?: Record<Quality, number>
     /** What it thinks before it answers. */
     thoughts?: number
   }
@@ -98,25 +100,40 @@ export const MODEL_PRICES: Record<string, ModelPrice> = {
   'gpt-image-2.5-flare': {
     ...OPENAI_IMAGES,
     microUsdPerMillion: pictures(5_000_000, 8_000_000, 30_000_000),
-    expects: { photoIn: 1500, imageOut: { draft: 196, standard: 439, high: 1756 } },
+    expects: {
+      photoIn: 1500,
+      imageOut: { draft: 196, standard: 439, high: 1756 },
+      // Not published: as many more as there are more pixels, which is the most that was seen of its family.
+      oblongOut: { draft: 294, standard: 659, high: 2634 },
+    },
   },
   'gpt-image-2': {
     ...OPENAI_IMAGES,
     microUsdPerMillion: pictures(5_000_000, 8_000_000, 30_000_000),
+    // OpenAI's calculator has fewer tokens for oblong pictures of this one: 5488 where a square one has 7024.
     expects: { photoIn: 1500, imageOut: { draft: 196, standard: 1756, high: 7024 } },
   },
   'gpt-image-1.5': {
     source: 'https://docs.apiyi.com/en/api-capabilities/gpt-image-2/historical-versions',
     asOf: '2026-11-21',
     microUsdPerMillion: pictures(5_000_000, 8_000_000, 32_000_000, 10_000_000),
-    expects: { photoIn: 1500, imageOut: { draft: 272, standard: 1056, high: 4160 } },
+    expects: {
+      photoIn: 1500,
+      imageOut: { draft: 272, standard: 1056, high: 4160 },
+      // Its published prices of such a picture, .013, .050 and .200, are these.
+      oblongOut: { draft: 408, standard: 1584, high: 6240 },
+    },
   },
   'gpt-image-1-mini': {
     source: 'https://developers.openai.com/api/docs/models/gpt-image-1-mini',
     asOf: '2026-11-20',
     microUsdPerMillion: pictures(2_000_000, 2_500_000, 8_000_000),
-    // Its published prices of a picture, .005, .011 and .036, in tokens.
-    expects: { photoIn: 1500, imageOut: { draft: 625, standard: 1375, high: 4500 } },
+    // Its published prices of a picture, .005, .011 and .036, in tokens; of an oblong one .006, .015 and .052.
+    expects: {
+      photoIn: 1500,
+      imageOut: { draft: 625, standard: 1375, high: 4500 },
+      oblongOut: { draft: 750, standard: 1875, high: 6500 },
+    },
   },
   'gpt-4o': { ...OPENAI_WORDS, microUsdPerMillion: words(2_500_000, 10_000_000), expects: { photoIn: 765 } },
   'gpt-4o-mini': { ...OPENAI_WORDS, microUsdPerMillion: words(150_000, 600_000), expects: { photoIn: 25_501 } },
@@ -184,6 +201,11 @@ export function expectedMicroUsd(model: string, work: Work, costPerImageUsd?: nu
   return Math.max(...Object.values(MODEL_PRICES).map((known) => tableMicroUsd(known, work)))
 }
 
+/** What one such call may cost whichever model of `chain` does it: the largest of what they are expected to; 0 without any. */
+export function largestMicroUsd(chain: readonly string[], work: Work, costPerImageUsd?: number): number {
+  return Math.max(0, ...chain.map((model) => expectedMicroUsd(model, work, costPerImageUsd)))
+}
+
 /** The table's entry for a model's id, dated snapshots of it included; undefined when there is none. */
 export function priceOf(model: string): ModelPrice | undefined {
   const name = Object.hasOwn(MODEL_PRICES, model) ? model : model.replace(/-(\d{8}|\d{4}-\d{2}-\d{2})$/, '')
@@ -202,8 +224,10 @@ function tableMicroUsd(price: ModelPrice, work: Work): number {
   return 'microUsdPerCall' in price ? price.microUsdPerCall : tokensMicroUsd(price, expectedUsage(price, work))
 }
 
+/** A picture made of another has its proportions, which nobody knows yet: it counts as the larger. From words it is square. */
 function expectedUsage({ expects }: TokenPrice, { task, quality }: Work): TokenUsage {
-  const { photoIn, imageOut, thoughts = 0 } = expects
+  const { photoIn, oblongOut, thoughts = 0 } = expects
+  const imageOut = takesImage(task) ? (oblongOut ?? expects.imageOut) : expects.imageOut
   const isPicture = makesImage(task)
   const answer = isPicture ? (imageOut ? 0 : SVG_TOKENS) : ANSWER_TOKENS
   return {
@@ -214,10 +238,10 @@ function expectedUsage({ expects }: TokenPrice, { task, quality }: Work): TokenU
   }
 }
 
-/** Exact in integers until it is rounded, once. */
+/** Exact in integers until it is rounded, once. Gateways write -1 for what they do not know: nothing is cheaper than nothing. */
 function tokensMicroUsd({ microUsdPerMillion: rates }: TokenPrice, usage: TokenUsage): number {
   const kinds = ['textIn', 'imageIn', 'textOut', 'imageOut'] as const
-  return Math.ceil(kinds.reduce((sum, kind) => sum + usage[kind] * rates[kind], 0) / 1_000_000)
+  return Math.ceil(kinds.reduce((sum, kind) => sum + Math.max(0, usage[kind]) * rates[kind], 0) / 1_000_000)
 }
 
 /** An operator's figure of six decimals at most; what is beyond them is the binary form of the number. */

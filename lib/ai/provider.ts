@@ -54,8 +54,10 @@ export interface Provider {
   reads: readonly ImageFormat[]
   /** Why this provider cannot be used now (names of missing environment variables), or null when it can. */
   unavailable(): string | null
-  /** What one call is expected to cost, in micro-USD: budgets are held to it and `cheapest` sorts by it. 0 is free. */
+  /** What one call is expected to cost, in micro-USD: `cheapest` sorts by it, and a call that was broken off counts as it. 0 is free. */
   estimateMicroUsd(work: Work): number
+  /** The same of the dearest model that may answer: what budgets hold before a call. */
+  ceilingMicroUsd(work: Work): number
   /** One call. Throws ProviderError only. */
   run(request: ModelRequest, context: RunContext): Promise<ProviderReply>
 }

@@ -20,6 +20,7 @@ export const sketch: Provider = {
   reads: ['jpeg', 'png', 'webp', 'gif', 'avif'],
   unavailable: () => null,
   estimateMicroUsd: () => 0,
+  ceilingMicroUsd: () => 0,
   async run(request, { signal }) {
     if (!request.image) throw new ProviderError('bad_request', 'There is no picture to draw from.')
     pool ??= new DrawingPool()

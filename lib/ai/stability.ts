@@ -6,8 +6,8 @@ import { MIME_TYPE } from '../image.ts'
 import { offReason } from './availability.ts'
 import { CAPABILITIES } from './capabilities.ts'
 import { type Answer, apiBase, parseJson, post, refusal } from './http.ts'
-import { livingModel } from './models.ts'
-import { expectedMicroUsd } from './prices.ts'
+import { livingChain } from './models.ts'
+import { expectedMicroUsd, largestMicroUsd } from './prices.ts'
 import {
   type ModelRequest,
   type Provider,
@@ -27,7 +27,9 @@ export const stability: Provider = {
   serves: CAPABILITIES.stability,
   reads: ['jpeg', 'png', 'webp'],
   unavailable: () => offReason('stability', env(), config()),
-  estimateMicroUsd: (work) => expected(modelsFor(work)[0] ?? '', work),
+  estimateMicroUsd: (work) =>
+    largestMicroUsd(modelsFor(work).slice(0, 1), work, config().ai.providers.stability.costPerImageUsd),
+  ceilingMicroUsd: (work) => largestMicroUsd(modelsFor(work), work, config().ai.providers.stability.costPerImageUsd),
   run,
 }
 
@@ -80,8 +82,8 @@ async function run(request: ModelRequest, { signal }: RunContext): Promise<Provi
 function modelsFor({ task }: Work): string[] {
   const { model, successors } = config().ai.providers.stability
   const services = SERVICES[task] ?? new Map<string, Service>()
-  const names = new Set([model, ...successors].map((name) => livingModel(name)))
-  const configured = [...names].filter((name) => services.has(name) || !KNOWN_MODELS.has(name))
+  const names = livingChain([model, ...successors])
+  const configured = names.filter((name) => services.has(name) || !KNOWN_MODELS.has(name))
   return configured.length > 0 ? configured : [...services.keys()].slice(0, 1)
 }
 

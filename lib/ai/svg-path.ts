@@ -17,7 +17,8 @@ const FLAG = /[\s,]*([01])/y
 const CIRCLE = 0.5522847498
 
 /** The steps of path data; undefined when it is not written as SVG defines it, or is longer than `stepsMax`. */
-export function parsePath(data: string, stepsMax: number): Step[] | undefined {
+export function parsePath(text: string, stepsMax: number): Step[] | undefined {
+  const data = text.trimEnd()
   const pen = new Pen()
   let at = 0
   const take = (pattern: RegExp) => {
@@ -26,7 +27,7 @@ export function parsePath(data: string, stepsMax: number): Step[] | undefined {
     if (found !== undefined) at = pattern.lastIndex
     return found
   }
-  while (at < data.length && data.slice(at).trim() !== '') {
+  while (at < data.length) {
     const command = take(COMMAND)
     if (command === undefined || (pen.steps.length === 0 && !/m/i.test(command))) return undefined
     const count = PARAMETERS[command.toUpperCase()] ?? 0

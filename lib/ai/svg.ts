@@ -163,9 +163,11 @@ class Drawing {
     if (!path) return this.#steps <= STEPS_MAX
     const [a, b, c, d] = style.matrix
     const scaledWidth = style.strokeWidth * Math.sqrt(Math.abs(a * d - b * c))
+    // A scale beyond all numbers: what is not a number could not be counted, nor be drawn.
+    if (!Number.isFinite(scaledWidth)) return this.#steps <= STEPS_MAX
     const strokeWidth = Math.min(STROKE_WIDTH_MAX_PX, round(scaledWidth))
     this.#work += 2 * path.length + 4 * strokeWidth * steps.length
-    if (this.#steps > STEPS_MAX || this.#work > WORK_MAX) return false
+    if (!(this.#steps <= STEPS_MAX && this.#work <= WORK_MAX)) return false
     const stroke =
       style.stroke === 'none'
         ? ''

@@ -170,8 +170,8 @@ const HEADER = `# Every provider in every kind of trouble
 
 Made by \`npx vitest run --project embedded tests/docs/fault-matrix.test.ts -u\` and compared with what happens by every run of the tests. Each row is one
 \`POST /api/process-image\` (price: 100 tokens) through the whole product against a stub of the provider's API over HTTP; \`calls\` are what provider_calls recorded, retries
-included, and \`cost\` is in micro-USD: where an answer broke off after it had begun, the provider may bill it, and it counts as what such a call is expected to cost. Gemini is asked a second
-time, in other words, within the call that brought no picture. Pictures of Anthropic are asked for in quality \`draft\`.
+included, and \`cost\` is in micro-USD: where an answer broke off after it had begun, or did not come
+in time, the provider may bill it, and it counts as what such a call is expected to cost. Gemini is asked a second time, in other words, within the call that brought no picture. Pictures of Anthropic are asked for in quality \`draft\`.
 `
 const COLUMNS =
   '| what goes wrong | answer | by | calls | tokens charged | cost |\n| --- | --- | --- | --- | ---: | ---: |'

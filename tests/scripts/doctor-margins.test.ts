@@ -53,9 +53,9 @@ describe('margins', () => {
   }
 
   test('take the dearest provider that the tool lists and that does the task, whatever it is called first', () => {
-    // Gemini as fork.config.json says 3.9 cents, OpenAI 6.67 for quality "high", Stability 5, each ten times.
+    // Gemini as fork.config.json says 3.9 cents, OpenAI 9.302 for quality "high", Stability 5, each ten times.
     expect(costCents({ providers: ['sketch', 'gemini'] })).toBe(39)
-    expect(costCents({ providers: ['gemini', 'openai', 'stability'] })).toBe(67)
+    expect(costCents({ providers: ['gemini', 'openai', 'stability'] })).toBe(93)
     expect(costCents({ providers: ['gemini', 'stability'] })).toBe(50)
     expect(costCents({ providers: ['sketch'] })).toBe(0)
     // Anthropic draws drafts alone, and this tool sells none: (400 + 1446) × 0.1 and 8400 × 0.5 would be 0.44 cents.

@@ -18,7 +18,7 @@ const DEPLOYED = {
   OPENAI_API_KEY: 'openai-key-value',
   ANTHROPIC_API_KEY: 'anthropic-key-value',
   STABILITY_API_KEY: 'stability-key-value',
-  BLOB_READ_WRITE_TOKEN: 'blob-token-value',
+  BLOB_READ_WRITE_TOKEN: 'vercel_blob_rw_Store_value',
   OUTGOING_WEBHOOK_URL: 'https://hooks.example.com/secret-path-value',
   OUTGOING_WEBHOOK_SECRET: `whsec_${Buffer.alloc(32, 7).toString('base64')}`,
   FORK__TOOLS__0__PROVIDERS: '["gemini","openai","anthropic","stability","sketch"]',

@@ -104,8 +104,8 @@ export const OPENAI_REPLIES: RecordedReply[] = [
     { model: 'gpt-image-2.5-flare', task: 'remove-background', costMicroUsd: 25_408 },
     { text: 14, image: 1521, out: 439 },
   ),
-  // As expected: 400 × 5 + 1500 × 8 + 439 × 30 = 2,000 + 12,000 + 13,170
-  openaiImage({ model: 'gpt-image-2.5-flare', what: 'no usage', costMicroUsd: 27_170 }, undefined),
+  // As expected: 400 × 5 + 1500 × 8 + 659 × 30 = 2,000 + 12,000 + 19,770
+  openaiImage({ model: 'gpt-image-2.5-flare', what: 'no usage', costMicroUsd: 33_770 }, undefined),
   // 230 + 12,168 + 13,170
   openaiImage(
     { model: 'gpt-image-2.5-flare', what: 'billed without a picture', kind: 'no_image', costMicroUsd: 25_568 },

@@ -65,11 +65,6 @@ describe('words', () => {
     expect((await run()).output).toEqual({ text: 'One, two.' })
   })
 
-  test('that were cut off at the limit are words all the same', async () => {
-    behave(said('A picture of', { stop_reason: 'max_tokens' }))
-    expect((await run()).output).toEqual({ text: 'A picture of' })
-  })
-
   test('cost what cached input does in full', async () => {
     const usage = {
       input_tokens: 1000,
@@ -84,14 +79,19 @@ describe('words', () => {
   test('cost what of their tokens is told', async () => {
     behave(said('Words.', { usage: { output_tokens: 20 } }))
     expect((await run()).costMicroUsd).toBe(10)
-    behave(said('Words.', { usage: { input_tokens: 100 } }))
-    expect((await run()).costMicroUsd).toBe(10)
   })
 
-  test('without usage cost what is expected', async () => {
-    behave(said('Words.', { usage: undefined }))
-    expect((await run()).costMicroUsd).toBe(EXPECTED)
-    expect(anthropic.estimateMicroUsd(WORDS)).toBe(EXPECTED)
+  test.each([undefined, {}, { input_tokens: 100 }, { input_tokens: 100, output_tokens: 0 }, { output_tokens: -1 }])(
+    'cost what is expected when no usage has them: %j',
+    async (usage) => {
+      behave(said('Words.', { usage }))
+      expect((await run()).costMicroUsd).toBe(EXPECTED)
+    },
+  )
+
+  test('are held to what the dearest model of the list would cost', () => {
+    // claude-haiku-4-5: (400 + 1434) × 1 + 500 × 5.
+    expect(anthropic.ceilingMicroUsd(WORDS)).toBe(4334)
   })
 })
 
@@ -174,8 +174,9 @@ describe('a draft', () => {
     expect(await checkResult(drawn)).toEqual({ format: 'png', width: drawnWidth, height: drawnHeight })
   })
 
-  test('is expected to cost what its tokens would', () => {
-    expect(anthropic.estimateMicroUsd({ task: 'image->image', quality: 'draft' })).toBe(EXPECTED_DRAFT)
+  test('is held to what its tokens would cost with the dearest model of the list', () => {
+    // claude-haiku-4-5: (400 + 1434) × 1 + 8000 × 5.
+    expect(anthropic.ceilingMicroUsd({ task: 'image->image', quality: 'draft' })).toBe(41_834)
   })
 })
 
@@ -222,6 +223,21 @@ describe('a failure is named', () => {
       kind: 'no_image',
       message: "Anthropic's drawing was not finished.",
       costMicroUsd: 150,
+    },
+    {
+      behaviour: said('A picture of', { stop_reason: 'max_tokens' }),
+      kind: 'no_image',
+      message: "Anthropic's answer was not finished.",
+      costMicroUsd: 150,
+    },
+    {
+      behaviour: {
+        kind: 'raw',
+        status: 400,
+        body: '{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API."}}',
+      },
+      kind: 'auth',
+      message: "Anthropic's credit is used up.",
     },
     { behaviour: { kind: 'truncated' }, kind: 'network', costMicroUsd: EXPECTED },
     { behaviour: { kind: 'truncated' }, request: DRAFT, kind: 'network', costMicroUsd: EXPECTED_DRAFT },

@@ -66,12 +66,23 @@ describe('a circuit', () => {
     expect(await state()).toBe('closed')
   })
 
-  test('forgets failures after a minute', async () => {
-    await tellAll(...times(4, 'overloaded'))
-    pass(MINUTE_MS)
-    await tell('overloaded')
+  test('opens at the fifth failure in a row, however far apart they are', async () => {
+    for (let round = 0; round < 4; round += 1) {
+      await tell('timeout')
+      pass(2 * MINUTE_MS)
+    }
     expect(await state()).toBe('closed')
-    expect((await circuitStates([provider])).get(provider)).toMatchObject({ calls: 1, failures: 1 })
+    expect((await circuitStates([provider])).get(provider)).toMatchObject({ calls: 0, failures: 0 })
+    await tell('timeout')
+    expect(await state()).toBe('open')
+  })
+
+  test('takes its rate from the last minute alone', async () => {
+    await tellAll(...times(5, 'ok'), ...times(4, 'overloaded'))
+    pass(MINUTE_MS)
+    await tellAll('ok', 'overloaded')
+    expect(await state()).toBe('closed')
+    expect((await circuitStates([provider])).get(provider)).toMatchObject({ calls: 2, failures: 1 })
   })
 
   test.each<ProviderErrorKind>(['blocked', 'no_image', 'bad_request'])('takes %s for a sign of life', async (kind) => {

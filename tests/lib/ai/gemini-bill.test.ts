@@ -82,6 +82,32 @@ describe('a request for words', () => {
     expect(stub.requests).toHaveLength(1)
   })
 
+  test.each([
+    // 40 × 0.3 and 8192 × 2.5.
+    [{ promptTokenCount: 40, candidatesTokenCount: 8192 }, 20_492],
+    // As expected: 400 × 0.3 and 500 × 2.5.
+    [undefined, 1_370],
+  ])('is refused with its cost when it ends at the limit: %j', async (usageMetadata, costMicroUsd) => {
+    const candidates = [{ finishReason: 'MAX_TOKENS', content: { parts: [{ text: 'A cat on' }] } }]
+    stub.behave({ kind: 'raw', body: JSON.stringify({ candidates, usageMetadata }) })
+    expect(await failure(undefined, { task: 'text->text', image: undefined })).toMatchObject({
+      kind: 'no_image',
+      message: "Gemini's answer was not finished.",
+      costMicroUsd,
+    })
+    expect(stub.requests).toHaveLength(1)
+  })
+
+  test.each([{}, { promptTokenCount: 300 }, { promptTokenCount: 300, candidatesTokenCount: 0 }])(
+    'costs what is expected when the usage leaves the words out: %j',
+    async (usageMetadata) => {
+      const candidates = [{ finishReason: 'STOP', content: { parts: [{ text: 'A cat.' }] } }]
+      stub.behave({ kind: 'raw', body: JSON.stringify({ candidates, usageMetadata }) })
+      // 400 × 0.3 and 500 × 2.5.
+      expect((await run(undefined, { task: 'text->text', image: undefined })).costMicroUsd).toBe(1_370)
+    },
+  )
+
   test('is blocked when a filter cut the answer off', async () => {
     const candidates = [{ finishReason: 'SAFETY', content: { parts: [{ text: 'How to' }] } }]
     stub.behave({ kind: 'raw', body: JSON.stringify({ candidates }) })
@@ -144,7 +170,7 @@ describe('a bill', () => {
     billed()
     const reply = await configured.run(request, { signal: new AbortController().signal })
     expect(reply.costMicroUsd).toBe(50_000)
-    expect(configured.estimateMicroUsd({ task: 'image->image', quality: 'standard' })).toBe(50_000)
+    expect(configured.ceilingMicroUsd({ task: 'image->image', quality: 'standard' })).toBe(50_000)
   })
 
   test('of a model that the price table does not know is what the operator says, whatever its usage', async () => {
@@ -157,7 +183,7 @@ describe('a bill', () => {
 
   test('is expected by task: pictures by the first model, words by the one for words', () => {
     // What fork.config.json says of a picture; for words (400 + 1090) × 0.3 and 500 × 2.5.
-    expect(gemini.estimateMicroUsd({ task: 'image->image', quality: 'standard' })).toBe(39_000)
-    expect(gemini.estimateMicroUsd({ task: 'image->text', quality: 'standard' })).toBe(1_697)
+    expect(gemini.ceilingMicroUsd({ task: 'image->image', quality: 'standard' })).toBe(39_000)
+    expect(gemini.ceilingMicroUsd({ task: 'image->text', quality: 'standard' })).toBe(1_697)
   })
 })

@@ -1,13 +1,14 @@
 // What an answer of OpenAI costs, and how its megabytes of base64 are read.
 import { describe, expect, test, vi } from 'vitest'
 import { openai } from '../../../lib/ai/openai.ts'
+import type { Quality, Task } from '../../../lib/ai/provider.ts'
 import { IMAGE_REQUEST, SOURCE, testAdapter } from '../../support/adapter.ts'
 
 const adapter = testAdapter(openai, 'openai', IMAGE_REQUEST)
 const { run, failure, behave } = adapter
 
-/** Expected of an edit in standard quality: 400 × 5 + 1500 × 8 + 439 × 30. */
-const EXPECTED_EDIT = 27_170
+/** Expected of an edit in standard quality: 400 × 5 + 1500 × 8 + 659 × 30. */
+const EXPECTED_EDIT = 33_770
 /** What the stub bills for one: 10 × 5 + 1024 × 8 + 659 × 30. */
 const BILLED_EDIT = 28_012
 /** Expected of a caption: (400 + 1659) × 0.4 + 500 × 1.6, rounded up. */
@@ -36,11 +37,29 @@ describe('the usage', () => {
     ],
     ['left out costs what is expected', undefined, EXPECTED_EDIT],
     ['that is null costs what is expected', null, EXPECTED_EDIT],
-    ['of nothing costs nothing', {}, 0],
+    ['that is empty costs what is expected', {}, EXPECTED_EDIT],
+    ['without the picture costs what is expected', { input_tokens: 100, output_tokens: 0 }, EXPECTED_EDIT],
+    [
+      'whose output is all words costs what is expected',
+      { input_tokens: 100, output_tokens: 50, output_tokens_details: { text_tokens: 50 } },
+      EXPECTED_EDIT,
+    ],
   ])('%s', async (_what, usage, costMicroUsd) => {
     behave(reply(usage))
     expect((await run()).costMicroUsd).toBe(costMicroUsd)
   })
+
+  test.each([{}, { prompt_tokens: 100 }, { prompt_tokens: 100, completion_tokens: 0 }, { completion_tokens: -1 }])(
+    'of words that leaves them out costs what is expected: %j',
+    async (usage) => {
+      const choices = [{ finish_reason: 'stop', message: { content: 'A cat.' } }]
+      behave({ kind: 'raw', body: JSON.stringify({ choices, usage }) })
+      expect(await run({ task: 'image->text' })).toMatchObject({
+        output: { text: 'A cat.' },
+        costMicroUsd: EXPECTED_CAPTION,
+      })
+    },
+  )
 
   test("goes before the operator's own figure, which stands in for it", async () => {
     const provider = await adapter.fresh({
@@ -52,32 +71,52 @@ describe('the usage', () => {
     expect(await provider.run(IMAGE_REQUEST, { signal })).toMatchObject({ costMicroUsd: BILLED_EDIT })
     behave(reply(undefined))
     expect(await provider.run(IMAGE_REQUEST, { signal })).toMatchObject({ costMicroUsd: 500_000 })
-    expect(provider.estimateMicroUsd(IMAGE_REQUEST)).toBe(500_000)
+    expect(provider.ceilingMicroUsd(IMAGE_REQUEST)).toBe(500_000)
   })
 
-  test('is expected as the table says', () => {
-    expect(openai.estimateMicroUsd(IMAGE_REQUEST)).toBe(EXPECTED_EDIT)
-    expect(openai.estimateMicroUsd({ task: 'image->text', quality: 'high' })).toBe(EXPECTED_CAPTION)
+  test.each<[Task, Quality, number]>([
+    // gpt-image-2.5-flare: 14,000 + 294 × 30, which is more than 14,000 + 196 × 30 of gpt-image-2.
+    ['image->image', 'draft', 22_820],
+    // gpt-image-2: 14,000 + 1756 × 30.
+    ['image->image', 'standard', 66_680],
+    // gpt-image-2: 2000 + 7024 × 30.
+    ['text->image', 'high', 212_720],
+    // gpt-image-2.5-flare, as the other one cannot: 14,000 + 659 × 30.
+    ['remove-background', 'standard', 33_770],
+    // gpt-4.1-mini, which is dearer than gpt-6-luna.
+    ['image->text', 'high', EXPECTED_CAPTION],
+  ])('of %s in quality %s is held to the dearest model that may do it', (task, quality, microUsd) => {
+    expect(openai.ceilingMicroUsd({ task, quality })).toBe(microUsd)
   })
 })
 
 describe('the JSON of an image', () => {
   const png = SOURCE.toString('base64')
   test.each([
-    ['with the usage before it', `{"usage":{"input_tokens":1,"output_tokens":0},"data":[{"b64_json":"${png}"}]}`],
-    ['with blanks', `{ "data" : [ { "b64_json" : "${png}" } ],\n "usage" : {"input_tokens":1} }`],
-    ['with escaped slashes', `{"data":[{"b64_json":"${png.replaceAll('/', '\\/')}"}],"usage":{"input_tokens":1}}`],
+    ['with the usage before it', `{"usage":{"input_tokens":1,"output_tokens":1},"data":[{"b64_json":"${png}"}]}`],
+    ['with blanks', `{ "data" : [ { "b64_json" : "${png}" } ],\n "usage" : {"input_tokens":1,"output_tokens":1} }`],
+    [
+      'with escaped slashes',
+      `{"data":[{"b64_json":"${png.replaceAll('/', '\\/')}"}],"usage":{"input_tokens":1,"output_tokens":1}}`,
+    ],
     [
       'after the same key elsewhere',
-      `{"x":{"b64_json":"AAAA"},"data":[{"b64_json":"${png}"}],"usage":{"input_tokens":1}}`,
+      `{"x":{"b64_json":"AAAA"},"data":[{"b64_json":"${png}"}],"usage":{"input_tokens":1,"output_tokens":1}}`,
     ],
-    ['after the key as a value', `{"x":"b64_json","data":[{"b64_json":"${png}"}],"usage":{"input_tokens":1}}`],
-    ['before another image', `{"data":[{"b64_json":"${png}"},{"b64_json":"AAAA"}],"usage":{"input_tokens":1}}`],
+    [
+      'after the key as a value',
+      `{"x":"b64_json","data":[{"b64_json":"${png}"}],"usage":{"input_tokens":1,"output_tokens":1}}`,
+    ],
+    [
+      'before another image',
+      `{"data":[{"b64_json":"${png}"},{"b64_json":"AAAA"}],"usage":{"input_tokens":1,"output_tokens":1}}`,
+    ],
   ])('is read %s', async (_how, body) => {
     behave({ kind: 'raw', body })
     const reply = await run()
     expect(bytesOf(reply).equals(SOURCE)).toBe(true)
-    expect(reply.costMicroUsd).toBe(8)
+    // 1 × 8 + 1 × 30.
+    expect(reply.costMicroUsd).toBe(38)
   })
 
   test('is read without parsing the image', async () => {

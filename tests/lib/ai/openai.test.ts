@@ -2,7 +2,6 @@
 import { describe, expect, test } from 'vitest'
 import { openai } from '../../../lib/ai/openai.ts'
 import type { ModelRequest, Quality } from '../../../lib/ai/provider.ts'
-import { config } from '../../../lib/config.ts'
 import { checkResult } from '../../../lib/image.ts'
 import { IMAGE_REQUEST, PROMPT, SOURCE, testAdapter } from '../../support/adapter.ts'
 import { noisePng } from '../../support/gemini-replies.ts'
@@ -13,8 +12,8 @@ const { run, failure, behave, sent } = adapter
 const MODEL = 'gpt-image-2.5-flare'
 const WORDS: Partial<ModelRequest> = { task: 'image->text' }
 const WRITTEN = 'A grey picture of fine noise.'
-/** Expected of an edit in standard quality: 400 × 5 + 1500 × 8 + 439 × 30. */
-const EXPECTED_EDIT = 27_170
+/** Expected of an edit in standard quality: 400 × 5 + 1500 × 8 + 659 × 30. */
+const EXPECTED_EDIT = 33_770
 /** What the stub bills for one: 10 × 5 + 1024 × 8 + 659 × 30. */
 const BILLED_EDIT = 28_012
 /** Expected of a caption: (400 + 1659) × 0.4 + 500 × 1.6, rounded up. */
@@ -148,6 +147,11 @@ describe('a failure is named', () => {
     { behaviour: { kind: 'rateLimited' }, kind: 'rate_limited', message: 'OpenAI is at its rate limit.' },
     { behaviour: { kind: 'rateLimited', retryAfterMs: 1250 }, kind: 'rate_limited', retryAfterMs: 1250 },
     { behaviour: { kind: 'quotaSpent' }, kind: 'auth', message: "OpenAI's quota is used up." },
+    {
+      behaviour: failed(400, { code: 'billing_hard_limit_reached', type: 'billing_limit_user_error' }),
+      kind: 'auth',
+      message: "OpenAI's quota is used up.",
+    },
     { behaviour: { kind: 'blocked' }, kind: 'blocked', message: 'OpenAI refused the content.' },
     { behaviour: failed(400, { code: 'content_policy_violation' }), kind: 'blocked' },
     { behaviour: failed(400, { code: 'content_filter' }), kind: 'blocked' },
@@ -186,7 +190,18 @@ describe('a failure is named', () => {
       },
       request: WORDS,
       kind: 'blocked',
-      costMicroUsd: 4,
+      costMicroUsd: EXPECTED_CAPTION,
+    },
+    {
+      behaviour: {
+        kind: 'raw',
+        body: '{"choices":[{"finish_reason":"length","message":{"content":"A picture of"}}],"usage":{"prompt_tokens":10,"completion_tokens":2000}}',
+      },
+      request: WORDS,
+      kind: 'no_image',
+      message: "OpenAI's answer was not finished.",
+      // 10 × 0.4 + 2000 × 1.6.
+      costMicroUsd: 3204,
     },
   ])
 
@@ -199,63 +214,6 @@ describe('a failure is named', () => {
 
 describe('time', () => {
   adapter.timeIsKept(EXPECTED_EDIT)
-})
-
-describe('models', () => {
-  const signal = new AbortController().signal
-  const settings = (variables: Record<string, string>) =>
-    adapter.fresh({
-      OPENAI_API_KEY: 'test-key',
-      OPENAI_BASE_URL: adapter.url(),
-      FORK__AI__PROVIDERS__OPENAI__COSTPERIMAGEUSD: '0.01',
-      ...variables,
-    })
-
-  test('that are gone make room for their successors, and are remembered', async () => {
-    const provider = await settings({})
-    const { model, successors } = config().ai.providers.openai
-    behave({ kind: 'modelGone', models: [model] })
-    expect(await provider.run(IMAGE_REQUEST, { signal })).toMatchObject({ model: successors[0] })
-    expect(await provider.run(IMAGE_REQUEST, { signal })).toMatchObject({ model: successors[0] })
-    expect(sent().map((request) => request.model)).toEqual([model, successors[0], successors[0]])
-  })
-
-  test('that are all gone fail as model_gone', async () => {
-    const provider = await settings({})
-    behave({ kind: 'modelGone' })
-    await expect(provider.run(IMAGE_REQUEST, { signal })).rejects.toMatchObject({ kind: 'model_gone' })
-    expect(sent()).toHaveLength(2)
-  })
-
-  test('for words have the successor their provider announced', async () => {
-    const provider = await settings({})
-    behave({ kind: 'modelGone', models: ['gpt-4.1-mini'] })
-    expect(await provider.run({ ...IMAGE_REQUEST, ...WORDS }, { signal })).toMatchObject({ model: 'gpt-6-luna' })
-  })
-
-  test.each([
-    ['an unknown value of the field', 400, { param: 'model', code: 'invalid_value' }],
-    ['no access to it', 403, { code: 'model_not_found' }],
-  ])('are gone as well when OpenAI says: %s', async (_what, status, error) => {
-    const provider = await settings({})
-    behave([{ kind: 'raw', status, body: JSON.stringify({ error }) }])
-    expect(await provider.run(IMAGE_REQUEST, { signal })).toMatchObject({ model: 'gpt-image-2' })
-  })
-
-  test('with the names of the past are the living ones', async () => {
-    const provider = await settings({
-      FORK__AI__PROVIDERS__OPENAI__MODEL: 'dall-e-3',
-      FORK__AI__PROVIDERS__OPENAI__TEXTMODEL: 'gpt-4',
-    })
-    expect(await provider.run(IMAGE_REQUEST, { signal })).toMatchObject({ model: MODEL })
-    expect(await provider.run({ ...IMAGE_REQUEST, ...WORDS }, { signal })).toMatchObject({ model: 'gpt-4.1' })
-  })
-
-  test.each(['/', '/v1', '/v1/'])('are asked under a base URL that ends in %s', async (ending) => {
-    const provider = await settings({ OPENAI_BASE_URL: adapter.url() + ending })
-    await provider.run(IMAGE_REQUEST, { signal })
-    expect(sent()[0]?.path).toBe('/v1/images/edits')
-  })
 })
 
 describe('the address', () => {

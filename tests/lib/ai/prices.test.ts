@@ -6,6 +6,7 @@ import { livingModel } from '../../../lib/ai/models.ts'
 import {
   costMicroUsd,
   expectedMicroUsd,
+  largestMicroUsd,
   MODEL_PRICES,
   PRICE_AGE_DAYS_MAX,
   priceOf,
@@ -105,6 +106,12 @@ describe('a cost', () => {
     expect(costMicroUsd('gpt-4o-mini', NOTHING, work('text->text'))).toBe(0)
   })
 
+  test('is never lessened by a count below nothing', () => {
+    // 1000 × 0.15
+    const usage = { textIn: 1000, imageIn: -1_000_000, textOut: -1, imageOut: 0 }
+    expect(costMicroUsd('gpt-4o-mini', usage, work('image->text'))).toBe(150)
+  })
+
   test('tells the kinds of tokens apart', () => {
     const cost = (usage: object) => costMicroUsd('gpt-image-2', { ...NOTHING, ...usage }, work())
     expect([cost({ textIn: 1000 }), cost({ imageIn: 1000 }), cost({ imageOut: 1000 })]).toEqual([5000, 8000, 30_000])
@@ -138,9 +145,31 @@ describe('a cost', () => {
 describe('an expectation', () => {
   test('of pictures goes by the operator’s figure where there is one, else by the table', () => {
     expect(expectedMicroUsd('gpt-image-2.5-flare', work(), 0.02)).toBe(20_000)
-    // 400 × 5 + 1500 × 8 + 439 × 30
-    expect(expectedMicroUsd('gpt-image-2.5-flare', work())).toBe(27_170)
+    // 400 × 5 + 1500 × 8 + 659 × 30
+    expect(expectedMicroUsd('gpt-image-2.5-flare', work())).toBe(33_770)
     expect(expectedMicroUsd('gpt-image-2.5-flare', work(), 0)).toBe(0)
+  })
+
+  test('of a picture made of another is that of the larger of its sizes, from words that of a square', () => {
+    const costs = (model: string, task: Task) => {
+      return (['draft', 'standard', 'high'] as const).map((quality) => expectedMicroUsd(model, work(task, quality)))
+    }
+    // 14,000 and 408, 1584 or 6240 × 32, which are .013, .050 and .200 dollars; square 2,000 and 272, 1056 or 4160 × 32.
+    expect(costs('gpt-image-1.5', 'image->image')).toEqual([27_056, 64_688, 213_680])
+    expect(costs('gpt-image-1.5', 'text->image')).toEqual([10_704, 35_792, 135_120])
+    // 400 × 2 + 1500 × 2.5 = 4,550, and .006, .015 or .052 dollars.
+    expect(costs('gpt-image-1-mini', 'remove-background')).toEqual([10_550, 19_550, 56_550])
+    // 14,000 and 196, 1756 or 7024 × 30: its oblong ones are the smaller.
+    expect(costs('gpt-image-2', 'image->image')).toEqual([19_880, 66_680, 224_720])
+  })
+
+  test('of a chain is that of its dearest model, whichever comes first', () => {
+    const chain = ['claude-haiku-5-5', 'claude-haiku-4-5']
+    // claude-haiku-4-5: (400 + 1434) × 1 + 500 × 5
+    expect(largestMicroUsd(chain, work('image->text'))).toBe(4_334)
+    expect(largestMicroUsd(chain.toReversed(), work('image->text'))).toBe(4_334)
+    expect(largestMicroUsd(['gemini-2.5-flash-image', 'gpt-image-2'], work(), 0.039)).toBe(39_000)
+    expect(largestMicroUsd([], work())).toBe(0)
   })
 
   test('of words goes by the table', () => {

@@ -24,6 +24,7 @@ function aProvider(name: string, estimateMicroUsd = 0): Provider {
     reads: [],
     unavailable: () => null,
     estimateMicroUsd: () => estimateMicroUsd,
+    ceilingMicroUsd: () => estimateMicroUsd,
     run: () => Promise.reject(new Error('Nobody is asked here.')),
   }
 }

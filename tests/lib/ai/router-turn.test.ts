@@ -30,7 +30,15 @@ const newProgress = (): Progress => ({ failed: [], calls: [], settling: [], refu
 
 /** Free of charge, so that no budget is asked; `price` is what broken off calls count for. */
 function adapter(run: Provider['run'], id = provider, price = 0): Provider {
-  return { id, serves: {}, reads: [], unavailable: () => null, estimateMicroUsd: () => price, run }
+  return {
+    id,
+    serves: {},
+    reads: [],
+    unavailable: () => null,
+    estimateMicroUsd: () => price,
+    ceilingMicroUsd: () => 0,
+    run,
+  }
 }
 
 function turnOf(run: Provider['run'], change: Partial<Turn> = {}): Turn {

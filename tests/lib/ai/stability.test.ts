@@ -56,7 +56,7 @@ describe('a picture', () => {
     expect(sent()).toEqual([
       { path: `/v2beta/stable-image/${path}`, key: 'test-key', model, prompt, fields, images, abandoned: false },
     ])
-    expect(stability.estimateMicroUsd({ ...IMAGE_REQUEST, ...request })).toBe(costMicroUsd)
+    expect(stability.ceilingMicroUsd({ ...IMAGE_REQUEST, ...request })).toBe(costMicroUsd)
   })
 
   test('is what its bytes are, whatever the reply says', async () => {

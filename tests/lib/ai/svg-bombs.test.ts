@@ -22,6 +22,18 @@ async function cpuMs(work: () => unknown): Promise<number> {
   return (user + system) / 1000
 }
 
+/** The transformations of a scale beyond all numbers, as many as are read. */
+const BEYOND = 'scale(999999999e9)'.repeat(15)
+/** A stroke whose width is not a number once it is scaled. */
+const endlessStroke = `<path transform="matrix(1 1 1 1 0 0)${BEYOND}" d="M0 0L0 0"/>`
+const endlessStrokes: [string, string][] = [
+  ['of a matrix that collapses', endlessStroke],
+  ['of no width', `<path stroke-width="0" transform="${BEYOND}" d="M0 0L0 0"/>`],
+  ['of a group', `<g transform="${BEYOND}"><path d="M0 0L0 0"/></g>`],
+]
+/** Hours of pen for a few kilobytes, were it not for the work that is counted. */
+const scribble = `<path stroke-width="200" d="M0 0${Array.from({ length: 9000 }, (_value, at) => `L${(at * 7919) % 199} ${(at * 104_729) % 197}`).join('')}"/>`
+
 describe('a bomb', () => {
   const line = (count: number) => `M0 0${'L9 9'.repeat(count)}`
   const bombs: [string, string][] = [
@@ -36,6 +48,10 @@ describe('a bomb', () => {
     ['lines across the picture', drawing(`<path d="M0 0${'L200 200L0 0'.repeat(1000)}"/>`)],
     ['thick round joins', drawing(`<path stroke-width="9999" d="M99 99${'h1h-1'.repeat(2000)}"/>`)],
     ['huge curves', drawing(`<path d="M0 0${'C8000 8000 -8000 8000 8000 -8000'.repeat(50)}"/>`)],
+    ...endlessStrokes.map(([what, shape]): [string, string] => [
+      `much work after a stroke beyond all numbers, ${what}`,
+      drawing(shape + scribble),
+    ]),
     ['entities', `<!DOCTYPE svg [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>${drawing('<path d="&b;"/>')}`],
     ['a filter', drawing('<filter id="f"><feTurbulence numOctaves="99999"/></filter><g filter="url(#f)"/>')],
     ['a pattern in itself', drawing('<pattern id="p"><rect fill="url(#p)" width="9" height="9"/></pattern>')],
@@ -52,6 +68,11 @@ describe('a bomb', () => {
   test.each(bombs)('is refused for next to nothing: %s', async (_what, svg) => {
     const spentMs = await cpuMs(() => expect(cleanSvg(svg, 1024, 1024)).toBeUndefined())
     expect(spentMs).toBeLessThan(1000)
+  })
+
+  test.each(endlessStrokes)('in a stroke beyond all numbers is left out: %s', (_what, shape) => {
+    expect(rebuilt(drawing(`${shape}<path d="M0 0L9 9"/>`))).toBe(rebuilt(drawing('<path d="M0 0L9 9"/>')))
+    expect(cleanSvg(drawing(shape), 1024, 1024)).toBeUndefined()
   })
 
   test('that stays within every bound is rendered in a moment', async () => {
