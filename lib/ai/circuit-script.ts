@@ -1,8 +1,8 @@
 // How a circuit moves, as a step that nothing can come between: in Lua for Redis, and the same in JavaScript.
 import type { KvScript } from '../kv.ts'
 
-/** Calls further back say nothing about now. */
-const WINDOW_MS = 60_000
+/** The rate of failures is that of so long; failures in a row count however far apart they are, or a quiet fork would never notice. */
+export const WINDOW_MS = 60_000
 /** Of a busy provider the latest calls speak; the number bounds what is kept. */
 const CALLS_MAX = 50
 const FAILURES_IN_ROW = 5
@@ -10,7 +10,7 @@ const FAILURES_IN_ROW = 5
 const CALLS_FOR_RATE = 10
 const COOLDOWN_MS = 15_000
 const COOLDOWN_MAX_MS = 300_000
-/** What nobody calls for so long is forgotten, its latency too. */
+/** Calls further back say nothing about now; what nobody calls for so long is forgotten, its latency too. */
 const KEPT_MS = 900_000
 
 /** How a call speaks of its provider; 'refused' are our credentials, and trying them again soon is of no use. */
@@ -128,15 +128,20 @@ local function add(id, at, mark)
   return true
 end
 local function tooManyFailures()
-  local failures, row = 0, 0
+  local calls, failures, row = 0, 0, 0
   for _, call in ipairs(c.calls) do
-    if call.mark == 'f' then failures, row = failures + 1, row + 1 else row = 0 end
+    local failed = call.mark == 'f'
+    row = failed and row + 1 or 0
+    if call.at > now - ${WINDOW_MS} then
+      calls = calls + 1
+      if failed then failures = failures + 1 end
+    end
   end
-  return row >= ${FAILURES_IN_ROW} or (#c.calls >= ${CALLS_FOR_RATE} and failures * 2 >= #c.calls)
+  return row >= ${FAILURES_IN_ROW} or (calls >= ${CALLS_FOR_RATE} and failures * 2 >= calls)
 end
-local recent = {}
-for _, call in ipairs(c.calls) do if call.at > now - ${WINDOW_MS} then recent[#recent + 1] = call end end
-c.calls = recent
+local kept = {}
+for _, call in ipairs(c.calls) do if call.at > now - ${KEPT_MS} then kept[#kept + 1] = call end end
+c.calls = kept
 for i = 2, #ARGV, 4 do
   local id, at, verdict, latency = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
   local mark = verdict == 'alive' and 'a' or 'f'
@@ -172,7 +177,7 @@ export function outcomeArgs({ id, atMs, verdict, latencyMs }: Outcome): (string 
 
 export function countOutcomes(text: string | null, [now, ...args]: (string | number)[]): string {
   const before = parseCircuit(text)
-  let circuit = { ...before, calls: before.calls.filter(({ atMs }) => atMs > Number(now) - WINDOW_MS) }
+  let circuit = { ...before, calls: before.calls.filter(({ atMs }) => atMs > Number(now) - KEPT_MS) }
   for (let index = 0; index < args.length; index += 4) {
     const [id = '', atMs, verdict, latencyMs] = args.slice(index, index + 4)
     const failed = verdict !== 'alive'
@@ -206,7 +211,7 @@ function count(
   if (circuit.calls.length === CALLS_MAX && oldest && call.atMs < oldest.atMs) return circuit
   const calls = [...circuit.calls, call].slice(-CALLS_MAX)
   const next = { ...circuit, latencyMs: measured, calls }
-  if (!refused && !(call.failed && tooManyFailures(calls))) return next
+  if (!refused && !(call.failed && tooManyFailures(calls, nowMs))) return next
   const cooldownMs = refused ? COOLDOWN_MAX_MS : COOLDOWN_MS
   return { ...next, cooldownMs, openUntilMs: nowMs + cooldownMs, changedBy: call.id }
 }
@@ -215,8 +220,9 @@ function smooth(beforeMs: number, latencyMs: number): number {
   return beforeMs === 0 ? latencyMs : Math.floor((beforeMs * 7 + latencyMs * 3) / 10 + 0.5)
 }
 
-function tooManyFailures(calls: CountedCall[]): boolean {
-  const failures = calls.filter(({ failed }) => failed).length
+function tooManyFailures(calls: CountedCall[], nowMs: number): boolean {
   const inRow = calls.length - 1 - calls.findLastIndex(({ failed }) => !failed)
-  return inRow >= FAILURES_IN_ROW || (calls.length >= CALLS_FOR_RATE && failures * 2 >= calls.length)
+  const recent = calls.filter(({ atMs }) => atMs > nowMs - WINDOW_MS)
+  const failures = recent.filter(({ failed }) => failed).length
+  return inRow >= FAILURES_IN_ROW || (recent.length >= CALLS_FOR_RATE && failures * 2 >= recent.length)
 }

@@ -2,7 +2,16 @@
 import { randomBytes } from 'node:crypto'
 import { KvError, type KvScript, kv } from '../kv.ts'
 import { log } from '../log.ts'
-import { countOutcomes, type Outcome, outcomeArgs, PROBE, parseCircuit, RECORD, takeProbe } from './circuit-script.ts'
+import {
+  countOutcomes,
+  type Outcome,
+  outcomeArgs,
+  PROBE,
+  parseCircuit,
+  RECORD,
+  takeProbe,
+  WINDOW_MS,
+} from './circuit-script.ts'
 import type { ProviderErrorKind } from './provider.ts'
 
 /** How long an instance goes by what it last heard of a circuit, and keeps good news to itself. */
@@ -106,13 +115,14 @@ export async function circuitStates(providers: string[]): Promise<Map<string, Ci
   const states = await Promise.all(
     providers.map(async (provider) => {
       const { openUntilMs, calls, latencyMs } = parseCircuit((await freshMirror(provider)).text)
+      const recent = calls.filter(({ atMs }) => atMs > Date.now() - WINDOW_MS)
       return [
         provider,
         {
           state: openUntilMs === 0 ? 'closed' : 'open',
           openUntil: openUntilMs === 0 ? null : new Date(openUntilMs).toISOString(),
-          calls: calls.length,
-          failures: calls.filter(({ failed }) => failed).length,
+          calls: recent.length,
+          failures: recent.filter(({ failed }) => failed).length,
           latencyMs: latencyMs === 0 ? null : latencyMs,
         },
       ] as const

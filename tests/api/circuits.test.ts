@@ -26,6 +26,8 @@ beforeEach(async () => {
 
 const generate = () => processImage(app, { ...user, password: '' })
 const ready = (token?: string) => call(app, 'GET /api/health/ready', { token })
+/** Each function believes for a moment what it last read. */
+const READ_AGAIN = { timeout: 10_000 }
 const health = async () => (await call(app, 'GET /api/admin/health', { token: admin.token })).json
 
 // One story: the circuits of a process last longer than a test.
@@ -55,9 +57,11 @@ describe('circuits', () => {
       fallback: { used: true, failed: [{ provider: 'gemini', kind: 'circuit_open', durationMs: 0 }] },
     })
     expect(stubs.asked('gemini')).toBe(0)
-    expect((await ready()).json).toMatchObject({ status: 'degraded', checks: { providers: { status: 'degraded' } } })
+    await expect.poll(async () => (await ready()).json.checks.providers.status, READ_AGAIN).toBe('degraded')
+    expect((await ready()).json).toMatchObject({ status: 'degraded' })
     const asAdmin = (await ready(admin.token)).json.checks.providers.details
     expect(asAdmin).toMatchObject({ usable: ['openai'], skipped: [{ provider: 'gemini', status: 'circuit_open' }] })
+    await expect.poll(async () => (await health()).providers[0].status, READ_AGAIN).toBe('circuit_open')
     expect((await health()).providers[0]).toMatchObject({
       provider: 'gemini',
       status: 'circuit_open',
@@ -83,6 +87,7 @@ describe('circuits', () => {
     expect(stubs.asked('gemini') + stubs.asked('openai')).toBe(0)
     expect(await balanceOf(app, { ...user, password: '' })).toEqual(before)
     expect(await ledgerViolations()).toEqual([])
+    await expect.poll(async () => (await ready()).status, READ_AGAIN).toBe(503)
     const readiness = await ready()
     expect([readiness.status, readiness.json.checks.providers]).toEqual([503, { status: 'down' }])
   })

@@ -75,9 +75,11 @@ describe('hedging', () => {
   test('who was quick is asked first from then on, and who was not measured in its fair turn', async () => {
     stubs.behave('gemini', { kind: 'ok' })
     stubs.behave('openai', { kind: 'ok' })
-    // The outcome of the last test may still be on its way.
+    // The outcome of the last test may still be on its way, and each function believes for a moment what it last read.
+    const openai = async () =>
+      (await health()).providers.find(({ provider }: { provider: string }) => provider === 'openai')
     await expect
-      .poll(async () => (await health()).providers.find(({ provider }: { provider: string }) => provider === 'openai'))
+      .poll(openai, { timeout: 10_000 })
       .toMatchObject({ status: 'ok', circuit: { state: 'closed', latencyMs: expect.any(Number) } })
     const random = vi.spyOn(Math, 'random').mockReturnValue(0.99)
     await generate()
