@@ -5,6 +5,7 @@ import { serve } from 'srvx'
 import { AppError, type ErrorCode, errorResponse } from '../lib/http/errors.ts'
 import { addCommonHeaders } from '../lib/http/headers.ts'
 import { describeError, log } from '../lib/log.ts'
+import { beginShutdown } from '../lib/shutdown.ts'
 
 /** Vercel refuses a larger body before it reaches a function. */
 export const BODY_BYTES_MAX = 4.5 * 1024 * 1024
@@ -153,6 +154,7 @@ export async function listen({ port, fetch, close }: Listening): Promise<string>
     // Ctrl+C reaches this process twice: from the terminal and from npm.
     if (stopping) return
     stopping = true
+    beginShutdown()
     const cut = setTimeout(() => void server.close(true), SHUTDOWN_TIMEOUT_MS)
     await server.close()
     clearTimeout(cut)

@@ -5,7 +5,7 @@ import type { Database } from '../../db/schema.ts'
 import type { Made } from '../ai/router.ts'
 import { config } from '../config.ts'
 import { AppError } from '../http/errors.ts'
-import { type Closing, recordCalls, release, settle, type UsageRecord } from '../ledger/holds.ts'
+import { type Closing, recordCalls, recordLost, release, settle, type UsageRecord } from '../ledger/holds.ts'
 import { log } from '../log.ts'
 import { type OutgoingEvent, tell } from '../outgoing-webhooks.ts'
 import type { Generation } from '../tools/generate.ts'
@@ -30,7 +30,7 @@ export async function succeed(
   job: ClaimedJob,
   { made, usage, tokens }: { made: Made; usage: UsageRecord; tokens: number | undefined },
 ): Promise<Ending> {
-  const stored = await storeResult(job.id, made.result)
+  const stored = await storeResult(job.id, made)
   const whole = { ...usage, costMicroUsd: usage.costMicroUsd + job.costMicroUsd }
   const end = () =>
     db()
@@ -51,8 +51,9 @@ export async function succeed(
     await twice(end)
     return { kind: 'succeeded' }
   } catch (error) {
-    const ending: Ending | undefined = error instanceof LeaseLost ? await leave(job, usage) : undefined
-    if (ending?.kind !== 'succeeded') await forgetResult(stored)
+    const ending = error instanceof LeaseLost ? await leave(job, usage) : undefined
+    // After a lost connection it may be the job's result all the same; the store is swept of what is nobody's.
+    if (ending ? ending.kind !== 'succeeded' : error instanceof AppError) await forgetResult(stored)
     if (ending) return ending
     throw error
   }
@@ -70,12 +71,12 @@ async function charge(
 }
 
 /** Again on a lost connection: ending twice is ending once, and what is paid for must be kept. */
-async function twice(act: () => Promise<void>): Promise<void> {
+async function twice<T>(act: () => Promise<T>): Promise<T> {
   try {
-    await act()
+    return await act()
   } catch (error) {
     if (error instanceof LeaseLost || error instanceof AppError) throw error
-    await act()
+    return await act()
   }
 }
 
@@ -90,35 +91,52 @@ async function requireSettled(trx: Transaction<Database>, job: ClaimedJob, { clo
 export async function fail(job: ClaimedJob, failure: AppError, usage: UsageRecord): Promise<Ending> {
   const { code, message, details } = failure
   log('warn', 'job_failed', { job: job.id, code, attempts: job.attempts })
-  return await end(job, usage, async (trx) => {
+  const end = async (trx: Transaction<Database>): Promise<Ending> => {
     await release(trx, job.holdId, { ...usage, costMicroUsd: usage.costMicroUsd + job.costMicroUsd })
     await close(trx, job, 'failed', { error: storable({ code, message, details }) })
     return { kind: 'failed' }
-  })
+  }
+  return await unlessLost(job, usage, () => twice(() => db().transaction().execute(end)))
 }
 
-/** Puts the job back for another try, after a wait that doubles each time; half of it is chance. */
-export async function retryLater(job: ClaimedJob, usage: UsageRecord): Promise<Ending> {
-  const waitSeconds = Math.min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** (job.attempts - 1))
-  return await end(job, usage, async (trx) => {
-    const row = await trx
-      .updateTable('jobs')
-      .set({
-        status: 'queued',
-        lease: null,
-        lease_until: null,
-        run_after: sql<Date>`now() + make_interval(secs => ${waitSeconds} * (0.5 + random() / 2))`,
-        cost_micro_usd: job.costMicroUsd + usage.costMicroUsd,
-      })
-      .where('id', '=', job.id)
-      .where('lease', '=', job.lease)
-      .where('status', '=', 'running')
-      .returning(sql<number>`ceil(extract(epoch from run_after - now()) * 1000)::int`.as('afterMs'))
-      .executeTakeFirst()
-    if (!row) throw new LeaseLost()
-    await recordCalls(trx, usage)
-    return { kind: 'retry', afterMs: row.afterMs }
-  })
+/**
+ * Puts the job back for another try, after a wait that doubles each time, up to when it is given up; half of it is chance. Where
+ * nobody was asked it loses no try, waits as long again as it has waited, and at least until somebody may be asked.
+ */
+export async function retryLater(
+  job: ClaimedJob,
+  usage: UsageRecord,
+  nobodyAsked?: { retryAfterSeconds: number },
+): Promise<Ending> {
+  const seconds = nobodyAsked
+    ? sql`extract(epoch from now() - started_at)`
+    : sql`${RETRY_SECONDS * 2 ** (job.attempts - 1)}::float8`
+  const wait = sql`greatest(${RETRY_SECONDS}, least(${RETRY_SECONDS_MAX}, ${seconds})) * (0.5 + random() / 2)`
+  const atLeast = nobodyAsked?.retryAfterSeconds ?? 0
+  return await unlessLost(job, usage, () =>
+    db()
+      .transaction()
+      .execute(async (trx) => {
+        const row = await trx
+          .updateTable('jobs')
+          .set({
+            status: 'queued',
+            lease: null,
+            lease_until: null,
+            run_after: sql<Date>`least(expires_at, now() + make_interval(secs => greatest(${atLeast}::float8, ${wait})))`,
+            ...(nobodyAsked && { attempts: job.attempts - 1 }),
+            cost_micro_usd: job.costMicroUsd + usage.costMicroUsd,
+          })
+          .where('id', '=', job.id)
+          .where('lease', '=', job.lease)
+          .where('status', '=', 'running')
+          .returning(sql<number>`ceil(extract(epoch from run_after - now()) * 1000)::int`.as('afterMs'))
+          .executeTakeFirst()
+        if (!row) throw new LeaseLost()
+        await recordCalls(trx, usage)
+        return { kind: 'retry', afterMs: row.afterMs }
+      }),
+  )
 }
 
 /** Ends a job that nobody worked on this time: for `failure`, or for what its claim found. */
@@ -126,11 +144,12 @@ export async function endUnmade(job: ClaimedJob, failure?: AppError): Promise<En
   const reason = failure ?? REASONS[job.verdict]?.() ?? new AppError('INTERNAL_ERROR', 'The work was not done.')
   const usage = unmadeUsage({ ...job, jobId: job.id }, reason.code)
   if (job.verdict !== 'shut_out') return await fail(job, reason, usage)
-  return await end(job, usage, async (trx) => {
+  const end = async (trx: Transaction<Database>): Promise<Ending> => {
     await release(trx, job.holdId, { ...usage, costMicroUsd: job.costMicroUsd })
     await close(trx, job, 'cancelled', {})
     return { kind: 'cancelled' }
-  })
+  }
+  return await unlessLost(job, usage, () => twice(() => db().transaction().execute(end)))
 }
 
 const REASONS: Partial<Record<ClaimedJob['verdict'], () => AppError>> = {
@@ -210,13 +229,9 @@ async function close(
   await tellEnd(trx, status, job)
 }
 
-async function end(
-  job: ClaimedJob,
-  usage: UsageRecord,
-  work: (trx: Transaction<Database>) => Promise<Ending>,
-): Promise<Ending> {
+async function unlessLost(job: ClaimedJob, usage: UsageRecord, end: () => Promise<Ending>): Promise<Ending> {
   try {
-    return await db().transaction().execute(work)
+    return await end()
   } catch (error) {
     if (error instanceof LeaseLost) return await leave(job, usage)
     throw error
@@ -225,17 +240,13 @@ async function end(
 
 /** The job is not ours any more, but what we asked of providers was paid for; or it had its end from us, and the answer was lost. */
 async function leave(job: ClaimedJob, usage: UsageRecord): Promise<Ending> {
-  const { id, lease } = job
-  const row = await db()
-    .selectFrom('jobs')
-    .select('status')
-    .where('id', '=', id)
-    .where('lease', '=', lease)
-    .executeTakeFirst()
-  if (row?.status === 'succeeded' || row?.status === 'failed' || row?.status === 'cancelled')
-    return { kind: row.status }
+  const { id, lease, holdId } = job
+  const row = await db().selectFrom('jobs').select(['status', 'lease']).where('id', '=', id).executeTakeFirst()
+  const status = row?.status
+  if (row?.lease === lease && (status === 'succeeded' || status === 'failed' || status === 'cancelled'))
+    return { kind: status }
   log('info', 'job_lease_lost', { job: id, attempt: job.attempts })
-  await recordCalls(db(), usage)
+  await recordLost(db(), holdId, { ...usage, errorCode: status === 'cancelled' ? 'CANCELLED' : 'TAKEN_OVER' })
   return { kind: 'lost' }
 }
 

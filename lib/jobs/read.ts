@@ -4,7 +4,7 @@ import * as v from 'valibot'
 import type { Database, JobStatus } from '../../db/schema.ts'
 import { AppError } from '../http/errors.ts'
 import { Cursor, isAfter, microsOf, type Page, PageLimit, pageOf, positionOf } from '../paging.ts'
-import { sendBytes, withResult } from '../tools/reply.ts'
+import { sendBytes, wantsBytes, withResult } from '../tools/reply.ts'
 
 const RUNNING_SECONDS = 2
 const WAITING_SECONDS_MAX = 60
@@ -118,13 +118,13 @@ export function jobReply(job: Awaited<ReturnType<typeof readJob>>, accept: strin
     return Response.json(shown, { headers: { 'retry-after': String(seconds) } })
   }
   if (status !== 'succeeded' || facts === null || type === null) return Response.json(shown)
-  const isBare = /^(image\/|text\/plain)/.test(accept)
+  const isBare = wantsBytes(accept, type)
   if (url !== null) {
     if (isBare) return new Response(null, { status: 303, headers: { location: url } })
     return Response.json({ ...shown, result: { resultUrl: url, ...facts } })
   }
   const bytes = Buffer.from(result ?? [])
-  if (isBare) return sendBytes(bytes, { 'content-type': type === 'text/plain' ? 'text/plain; charset=utf-8' : type })
+  if (isBare) return sendBytes(bytes, { 'content-type': type })
   const start = Buffer.from(`${JSON.stringify(shown).slice(0, -1)},"result":`)
   return sendBytes(Buffer.concat([start, withResult(bytes, facts), Buffer.from('}')]), {
     'content-type': 'application/json',

@@ -1,12 +1,10 @@
-// Where the result of a job is kept: in Vercel Blob where there is one, else in the row, made smaller when it is too large for it.
-import type { Result } from '../ai/router.ts'
+// Where the result of a job is kept: in its row; a picture too large for a reply in Vercel Blob where there is one, else made smaller.
+import type { Made, Result } from '../ai/router.ts'
 import { blobOn, deleteBlobs, putBlob } from '../blob.ts'
 import { fitResult } from '../image.ts'
 import { describeError, log } from '../log.ts'
-import { bytesOf, mediaTypeOf } from '../tools/reply.ts'
-
-/** A reply of JSON with this in base64 is still within Vercel's 4.5 MB. */
-const ROW_BYTES_MAX = 3_200_000
+import { failureOfMaker } from '../tools/failure.ts'
+import { bytesOf, JSON_RESULT_BYTES_MAX, mediaTypeOf } from '../tools/reply.ts'
 
 /** The result as it is kept: its bytes for the row, or its address in the store. */
 export interface StoredResult {
@@ -17,13 +15,16 @@ export interface StoredResult {
   reencoded: boolean
 }
 
-/** Keeps the result outside the row where there is a store, and says what belongs into the row. A result is never lost for its size. */
-export async function storeResult(jobId: string, result: Result): Promise<StoredResult> {
+/** Keeps what is too large for a reply outside the row where there is a store, and says what belongs into the row. Throws PROVIDER_ERROR. */
+export async function storeResult(jobId: string, made: Made): Promise<StoredResult> {
+  const { result } = made
+  const bytes = bytesOf(result)
+  if ('text' in result || bytes.length <= JSON_RESULT_BYTES_MAX) return { result, bytes, url: null, reencoded: false }
   const url = blobOn() ? await addressInStore(jobId, result) : null
   if (url !== null) return { result, bytes: null, url, reencoded: false }
-  const bytes = bytesOf(result)
-  if ('text' in result || bytes.length <= ROW_BYTES_MAX) return { result, bytes, url, reencoded: false }
-  const fitted = await fitResult(result, ROW_BYTES_MAX)
+  const fitted = await fitResult(result, JSON_RESULT_BYTES_MAX).catch((error: unknown) => {
+    throw failureOfMaker(error, made)
+  })
   return { result: fitted, bytes: fitted.bytes, url, reencoded: true }
 }
 

@@ -2,6 +2,7 @@
 import { config } from '../config.ts'
 import { validate } from '../http/body.ts'
 import { AppError, type ErrorCode } from '../http/errors.ts'
+import type { UsageRecord } from '../ledger/holds.ts'
 import { describeError, log } from '../log.ts'
 import { cachedPriceOf, optionsSchema } from '../tools/catalogue.ts'
 import { failureOf } from '../tools/failure.ts'
@@ -12,13 +13,10 @@ import type { ClaimedJob } from './claim.ts'
 import { type Ending, endUnmade, fail, retryLater, succeed } from './end.ts'
 
 /** Failures that another try may not meet. */
-const WORTH_ANOTHER_TRY: readonly ErrorCode[] = [
-  'PROVIDER_ERROR',
-  'PROVIDER_TIMEOUT',
-  'PROVIDER_UNAVAILABLE',
-  'BUDGET_EXHAUSTED',
-  'INTERNAL_ERROR',
-]
+const WORTH_ANOTHER_TRY: readonly ErrorCode[] = ['PROVIDER_ERROR', 'PROVIDER_TIMEOUT', 'INTERNAL_ERROR']
+
+/** Failures before any provider was asked: every circuit is open, all are switched off, or a budget is used up. */
+const NOBODY_ASKED: readonly ErrorCode[] = ['PROVIDER_UNAVAILABLE', 'BUDGET_EXHAUSTED']
 
 /** Works on a claimed job until it has ended, waits for another try, or turns out to be somebody else's by now. */
 export async function runJob(job: ClaimedJob): Promise<Ending> {
@@ -31,10 +29,10 @@ export async function runJob(job: ClaimedJob): Promise<Ending> {
     ? { made: kept, calls: [] }
     : await make(order, { freeTier: job.freeTier, requestId: job.requestId, onEvent: () => {} })
   const cached = kept !== undefined
-  const { userId, tool, requestId, freeTier } = job
-  const run = { userId, tool, requestId, freeTier, jobId: job.id, startedAt }
-  if ('failure' in outcome) return await endFailure(job, outcome.failure, await usageOf(run, outcome))
-  const usage = await usageOf(run, outcome, { cached })
+  const { userId, toolId, requestId, freeTier } = job
+  const run = { userId, toolId, requestId, freeTier, jobId: job.id, startedAt }
+  if ('failure' in outcome) return await endFailure(job, outcome.failure, usageOf(run, outcome))
+  const usage = usageOf(run, outcome, { cached })
   try {
     const tokens = cached ? cachedPriceOf(order.tool, order.options.quality) : undefined
     const ending = await succeed(job, { made: outcome.made, usage, tokens })
@@ -43,19 +41,19 @@ export async function runJob(job: ClaimedJob): Promise<Ending> {
   } catch (error) {
     // The result could not be kept: nothing was charged, and what it cost is on record with the failure.
     const failure = failureOf(error)
-    const failed = await usageOf(run, { failure, calls: outcome.calls })
+    const failed = usageOf(run, { failure, calls: outcome.calls })
     // A hold that is gone does not come back.
     return error instanceof AppError ? await fail(job, failure, failed) : await endFailure(job, failure, failed)
   }
 }
 
-async function endFailure(
-  job: ClaimedJob,
-  failure: AppError,
-  usage: Awaited<ReturnType<typeof usageOf>>,
-): Promise<Ending> {
+async function endFailure(job: ClaimedJob, failure: AppError, usage: UsageRecord): Promise<Ending> {
   if (failure.code === 'INTERNAL_ERROR') {
     log('error', 'job_attempt_failed', { job: job.id, attempt: job.attempts, error: describeError(failure) })
+  }
+  // Nobody failed, and nothing was paid: the job waits for as long as it lives.
+  if (usage.calls.length === 0 && NOBODY_ASKED.includes(failure.code)) {
+    return await retryLater(job, usage, { retryAfterSeconds: Number(failure.headers['retry-after'] ?? 0) })
   }
   const again = WORTH_ANOTHER_TRY.includes(failure.code) && job.attempts < config().jobs.attemptsMax
   return again ? await retryLater(job, usage) : await fail(job, failure, usage)

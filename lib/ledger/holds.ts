@@ -48,6 +48,8 @@ export interface UsageRecord {
 export interface Closing {
   /** False when the hold had been closed another way: nothing was moved, and no usage row written. */
   closed: boolean
+  /** Whether something was taken for it, by this closing or by another one before. */
+  charged: boolean
   chargedTokens: number
   trial: boolean
   balance: Balance
@@ -129,7 +131,7 @@ export async function settle(
   return await close(db, { holdId, state: 'settled', tokens }, usage, keepReceipt)
 }
 
-/** Gives a hold back whole and writes its usage row, in one statement; a run whose hold was taken from it is on record too. */
+/** Gives a hold back whole and writes its usage row, in one statement; a run whose hold was taken from it is on record too, one that was charged is already. */
 export async function release(db: Kysely<Database>, holdId: string, usage: UsageRecord): Promise<Closing> {
   return await close(db, { holdId, state: 'voided', tokens: undefined }, usage, sql``)
 }
@@ -170,7 +172,10 @@ export async function settleFree(
     select * from caller
   `.execute(db)
   const row = only(rows)
-  return { state: row.state, closing: { closed: true, chargedTokens: 0, trial: false, balance: balanceOf(row) } }
+  return {
+    state: row.state,
+    closing: { closed: true, charged: false, chargedTokens: 0, trial: false, balance: balanceOf(row) },
+  }
 }
 
 async function close(
@@ -188,16 +193,17 @@ async function close(
           ${usage.requestId}, ${usage.status}, ${usage.durationMs}, unit = 'generation', ${usage.provider ?? null},
           ${usage.model ?? null}, ${usage.costMicroUsd}, ${usage.errorCode ?? null}, ${usage.fallback}, ${usage.cached},
           ${usage.jobId ?? null}, (select h.api_key_id from ledger_hold h where h.id = ${holdId})
-        from closed where status = 'ok' or (status = 'conflict' and ${state} = 'voided')
+        from closed where status = 'ok' or (status = 'conflict' and ${state} = 'voided' and spent = 0)
     ),
-    called as (${insertCalls(usage)} where (select status from closed) = 'ok'
-      or ((select status from closed) = 'conflict' and ${state} = 'voided'))${more}
+    called as (${insertCalls(usage)} where (select status = 'ok' or (status = 'conflict' and ${state} = 'voided' and spent = 0)
+      from closed))${more}
     select * from closed
   `.execute(db)
   const row = only(rows)
   const trial = row.unit === 'generation'
   return {
     closed: row.status === 'ok' || row.status === 'replay',
+    charged: row.spent > 0,
     chargedTokens: trial ? 0 : row.spent,
     trial,
     balance: balanceOf(row),
@@ -207,6 +213,25 @@ async function close(
 /** Puts calls on record whose run goes on: a job that is tried again. */
 export async function recordCalls(db: Kysely<Database>, usage: CallsOfRun): Promise<void> {
   await sql`${insertCalls(usage)} where true`.execute(db)
+}
+
+/**
+ * Puts a run on record whose hold others close, or have closed: its calls, and what they cost in a usage row of its own without tokens.
+ * One statement.
+ */
+export async function recordLost(db: Kysely<Database>, holdId: string, usage: UsageRecord): Promise<void> {
+  await sql`
+    with logged as (
+      insert into usage_logs (user_id, tool_id, tokens_used, request_id, response_status, duration_ms, trial, provider, model,
+          cost_micro_usd, error_code, fallback, cached, job_id, api_key_id)
+        select ${usage.userId}, ${usage.toolId}, 0, ${usage.requestId}, 'error', ${usage.durationMs}, false,
+          ${usage.provider ?? null}, ${usage.model ?? null}, ${usage.costMicroUsd}, ${usage.errorCode ?? null},
+          ${usage.fallback}, ${usage.cached}, ${usage.jobId ?? null},
+          (select h.api_key_id from ledger_hold h where h.id = ${holdId})
+        where ${usage.costMicroUsd}::bigint > 0
+    )
+    ${insertCalls(usage)} where true
+  `.execute(db)
 }
 
 type CallsOfRun = Pick<UsageRecord, 'requestId' | 'toolId' | 'freeTier' | 'calls'>

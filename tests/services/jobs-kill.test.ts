@@ -135,15 +135,24 @@ describe(`a worker killed ${KILLS} times (seed ${seed})`, () => {
     expect(await ledgerViolations()).toEqual([])
   })
 
-  test('has one usage row for each, and never more attempts than there may be', async () => {
+  test('has one usage row for each end, and never more attempts than there may be', async () => {
     const { rows } = await sql<{ attempts: number; usage: string[]; status: string }>`
-      select attempts, j.status, array(select u.response_status from usage_logs u where u.job_id = j.id) as usage from jobs j
+      select attempts, j.status, array(select u.response_status from usage_logs u where u.job_id = j.id
+        and u.error_code is distinct from 'TAKEN_OVER') as usage from jobs j
     `.execute(db())
     for (const { attempts, usage, status } of rows) {
       expect(usage).toEqual([status === 'succeeded' ? 'success' : 'error'])
       expect(attempts).toBeLessThanOrEqual(ATTEMPTS_MAX)
     }
     expect(Math.max(...rows.map(({ attempts }) => attempts))).toBeGreaterThan(1)
+  })
+
+  test('has the cost of every call on record in a usage row, whoever ended the job', async () => {
+    const { rows } = await sql<{ calls: number; usage: number }>`
+      select (select sum(cost_micro_usd) from provider_calls)::bigint as calls,
+        (select sum(cost_micro_usd) from usage_logs)::bigint as usage
+    `.execute(db())
+    expect(rows).toEqual([{ calls: expect.any(Number), usage: rows[0]?.calls }])
   })
 })
 

@@ -9,18 +9,16 @@ import { cancelJobs } from '../../lib/jobs/cancel.ts'
 import { type ClaimedJob, claimJob } from '../../lib/jobs/claim.ts'
 import { forgetJobs } from '../../lib/jobs/forget.ts'
 import { runJob } from '../../lib/jobs/run.ts'
-import { reserve } from '../../lib/ledger/holds.ts'
 import { setSwitch } from '../../lib/switches.ts'
-import { defaultTool, toolId } from '../../lib/tools/catalogue.ts'
+import { defaultTool } from '../../lib/tools/catalogue.ts'
 import { type Account, givenAccount } from '../support/accounts.ts'
-import { photo, startApp } from '../support/app.ts'
+import { startApp } from '../support/app.ts'
 import { expectErrorsInLog } from '../support/console.ts'
 import { startGeminiStub } from '../support/gemini-stub.ts'
-import { callsOf, hurry, jobRow, lapseLeases, UNHINDERED } from '../support/jobs.ts'
+import { callsOf, hurry, jobOnRecord, jobRow, lapseLeases, JOB_PRICE as PRICE, UNHINDERED } from '../support/jobs.ts'
 import { leaveTokens, ledgerViolations, usageRows } from '../support/money.ts'
 import { startWebhookReceiver } from '../support/webhook-receiver.ts'
 
-const PRICE = 100
 const BY_TEST = { actor: { type: 'system' as const } }
 
 let stub: Awaited<ReturnType<typeof startGeminiStub>>
@@ -52,32 +50,7 @@ beforeEach(async () => {
   await leaveTokens(user.id, 10 * PRICE)
 })
 
-/** A job on record, its price held, that no worker has been told of. */
-async function givenJob({ of = user, attempts = 0 }: { of?: Account; attempts?: number } = {}): Promise<string> {
-  await toolId(db(), defaultTool().name)
-  const id = crypto.randomUUID()
-  const { sessionId } = of
-  const held = await reserve(db(), { id, userId: of.id, sessionId, tokens: PRICE, ttlMs: 86_400_000 })
-  expect(held.outcome).toBe('held')
-  await db()
-    .insertInto('jobs')
-    .values({
-      id,
-      user_id: of.id,
-      request_id: crypto.randomUUID(),
-      tool: defaultTool().name,
-      options: JSON.stringify({ quality: 'standard', format: 'png' }),
-      input: photo(),
-      input_format: 'jpeg',
-      input_width: 451,
-      input_height: 300,
-      hold_id: id,
-      attempts,
-      expires_at: sql<Date>`now() + interval '1 day'`,
-    })
-    .execute()
-  return id
-}
+const givenJob = async ({ of = user }: { of?: Account } = {}) => await jobOnRecord(of)
 
 async function claimed(): Promise<ClaimedJob> {
   const job = await claimJob()
@@ -97,6 +70,8 @@ const events = async (id: string) => {
   const rows = await db().selectFrom('outgoing_webhooks').select('type').where('unique_key', '=', `job:${id}`).execute()
   return rows.map(({ type }) => type)
 }
+
+const costOf = (rows: { cost_micro_usd: number }[]) => rows.reduce((sum, row) => sum + row.cost_micro_usd, 0)
 
 const cancelAll = async (of = user) =>
   await db()
@@ -139,7 +114,7 @@ describe('a claim', () => {
 })
 
 describe('a lost lease', () => {
-  test('leaves the end to the other worker: one charge, one usage row, one event, and both calls on record', async () => {
+  test('leaves the end to the other worker: one charge, one event, and both calls with their cost on record', async () => {
     const id = await givenJob()
     stub.behave([{ kind: 'ok', delayMs: 800 }, { kind: 'ok' }])
     const first = await claimed()
@@ -150,8 +125,12 @@ describe('a lost lease', () => {
     const { finished_at, lease } = await jobRow(id)
     expect(await slow).toEqual({ kind: 'lost' })
     expect(await jobRow(id)).toMatchObject({ status: 'succeeded', attempts: 2, finished_at, lease })
-    expect(await usageRows(user.id)).toMatchObject([{ job_id: id, response_status: 'success', tokens_used: PRICE }])
-    expect(await callsOf(first.requestId)).toHaveLength(2)
+    const [usage, calls] = [await usageRows(user.id), await callsOf(first.requestId)]
+    expect(usage).toMatchObject([
+      { job_id: id, response_status: 'success', tokens_used: PRICE },
+      { job_id: id, response_status: 'error', error_code: 'TAKEN_OVER', tokens_used: 0, provider: 'gemini' },
+    ])
+    expect([calls.length, costOf(calls) > 0, costOf(usage)]).toEqual([2, true, costOf(calls)])
     expect(await events(id)).toEqual(['job.succeeded'])
     expect(await balance()).toEqual({ tokens: 9 * PRICE, held: 0 })
     expect(await ledgerViolations()).toEqual([])
@@ -232,21 +211,21 @@ describe('a hold that is gone', () => {
   })
 })
 
-describe('a result that cannot be kept', () => {
-  /** Lets the database refuse the next ends of jobs. A sequence keeps counting when its transaction is undone. */
-  async function refuseEnds(times: number): Promise<void> {
-    await sql`
-      drop sequence if exists job_ends cascade;
-      create sequence job_ends;
-      create or replace function refuse_end() returns trigger language plpgsql as $$
-      begin
-        if new.status = 'succeeded' and nextval('job_ends') <= ${sql.lit(times)} then raise exception 'refused'; end if;
-        return new;
-      end $$;
-      create or replace trigger refuse_end before update on jobs for each row execute function refuse_end();
-    `.execute(db())
-  }
+/** Lets the database refuse the next ends of jobs. A sequence keeps counting when its transaction is undone. */
+async function refuseEnds(times: number, status: 'succeeded' | 'failed' = 'succeeded'): Promise<void> {
+  await sql`
+    drop sequence if exists job_ends cascade;
+    create sequence job_ends;
+    create or replace function refuse_end() returns trigger language plpgsql as $$
+    begin
+      if new.status = ${sql.lit(status)} and nextval('job_ends') <= ${sql.lit(times)} then raise exception 'refused'; end if;
+      return new;
+    end $$;
+    create or replace trigger refuse_end before update on jobs for each row execute function refuse_end();
+  `.execute(db())
+}
 
+describe('a result that cannot be kept', () => {
   test('at first is kept at the second try, and made and charged once', async () => {
     const id = await givenJob()
     await refuseEnds(1)
@@ -268,7 +247,7 @@ describe('a result that cannot be kept', () => {
     expect(await runJob(await claimed())).toEqual({ kind: 'succeeded' })
     expect(await jobRow(id)).toMatchObject({ status: 'succeeded', attempts: 2 })
     const calls = await callsOf(first.requestId)
-    const cost = calls.reduce((sum, call) => sum + call.cost_micro_usd, 0)
+    const cost = costOf(calls)
     expect([calls.length, cost > 0]).toEqual([2, true])
     expect(await usageRows(user.id)).toMatchObject([{ tokens_used: PRICE, cost_micro_usd: cost }])
     expect(await ledgerViolations()).toEqual([])
@@ -282,6 +261,21 @@ describe('a result that cannot be kept', () => {
     expect(await events(id)).toEqual(['job.succeeded'])
     expect(await balance()).toEqual({ tokens: 9 * PRICE, held: 0 })
     expect(await ledgerViolations()).toEqual([])
+  })
+})
+
+describe('a failure that cannot be put on record', () => {
+  test('at first is at the second try, once', async () => {
+    const id = await givenJob()
+    stub.behave([{ kind: 'promptBlocked' }])
+    await refuseEnds(1, 'failed')
+    const job = await claimed()
+    expect(await runJob(job)).toEqual({ kind: 'failed' })
+    expect(await jobRow(id)).toMatchObject({ status: 'failed', attempts: 1, error: { code: 'CONTENT_BLOCKED' } })
+    expect(await callsOf(job.requestId)).toHaveLength(1)
+    expect(await usageRows(user.id)).toHaveLength(1)
+    expect(await events(id)).toEqual(['job.failed'])
+    expect(await balance()).toEqual({ tokens: 10 * PRICE, held: 0 })
   })
 })
 
@@ -304,6 +298,23 @@ describe('a cancelled job', () => {
     }
     expect(counts.succeeded + counts.cancelled).toBe(20)
     expect(await ledgerViolations()).toEqual([])
+  })
+})
+
+describe('a job that is cancelled while it is worked on', () => {
+  test('has what its picture cost in its usage, and no tokens', async () => {
+    const id = await givenJob()
+    stub.behave([{ kind: 'ok', delayMs: 500 }])
+    const job = await claimed()
+    const running = runJob(job)
+    await expect.poll(() => stub.requests.length, { timeout: 20_000 }).toBe(1)
+    expect(await cancelAll()).toBe(1)
+    expect(await running).toEqual({ kind: 'lost' })
+    const [usage, calls] = [await usageRows(user.id), await callsOf(job.requestId)]
+    const cancelled = { job_id: id, response_status: 'error', error_code: 'CANCELLED', tokens_used: 0 }
+    expect(usage).toMatchObject([{ ...cancelled, cost_micro_usd: 0 }, cancelled])
+    expect([calls.length, costOf(calls) > 0, costOf(usage)]).toEqual([1, true, costOf(calls)])
+    expect(await balance()).toEqual({ tokens: 10 * PRICE, held: 0 })
   })
 })
 

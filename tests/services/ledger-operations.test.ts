@@ -39,7 +39,7 @@ const tokens = (amount: number) => ({ trialGenerations: 0, tokens: amount })
 
 describe('a price', () => {
   test('is held for as long as was asked', async () => {
-    const held = { outcome: 'held', trial: false, balance: tokens(900) }
+    const held = { outcome: 'held', trial: false, paid: false, balance: tokens(900) }
     expect(await reserveAt(OPENED, 100, { ttlMs: 90_500 })).toEqual(held)
     expect(await holdRow()).toMatchObject({
       user_id: account.userId,
@@ -53,10 +53,11 @@ describe('a price', () => {
 
   test('is a trial generation where one is left', async () => {
     const trying = await givenAccount(OPENED, { trial: 2 })
-    const held = { outcome: 'held', trial: true, balance: { trialGenerations: 1, tokens: 1000 } }
+    const held = { outcome: 'held', trial: true, paid: false, balance: { trialGenerations: 1, tokens: 1000 } }
     expect(await reserveAt(OPENED, 100, { of: trying })).toEqual(held)
     expect(await settleAt(OPENED, await usageOf(trying))).toEqual({
       closed: true,
+      charged: true,
       chargedTokens: 0,
       trial: true,
       balance: { trialGenerations: 1, tokens: 1000 },
@@ -96,7 +97,7 @@ describe('a hold', () => {
       model: 'gemini-2.5-flash-image',
       costMicroUsd: 39_000,
     }
-    const closing = { closed: true, chargedTokens: 100, trial: false, balance: tokens(900) }
+    const closing = { closed: true, charged: true, chargedTokens: 100, trial: false, balance: tokens(900) }
     expect(await settleAt(OPENED, usage)).toEqual(closing)
     expect(await holdRow()).toMatchObject({ state: 'settled', spent: 100 })
     expect(await usageRows(account.userId)).toEqual([
@@ -115,6 +116,9 @@ describe('a hold', () => {
         model: 'gemini-2.5-flash-image',
         cost_micro_usd: 39_000,
         error_code: null,
+        fallback: false,
+        cached: false,
+        job_id: null,
       },
     ])
     expect(await settleAt(OPENED, usage), 'again').toEqual(closing)
@@ -124,7 +128,7 @@ describe('a hold', () => {
   test('that is released costs nothing, and the run is on record', async () => {
     await reserveAt(OPENED, 100)
     const usage = { ...(await usageOf(account, 'error')), errorCode: 'PROVIDER_ERROR' }
-    const closing = { closed: true, chargedTokens: 0, trial: false, balance: tokens(1000) }
+    const closing = { closed: true, charged: false, chargedTokens: 0, trial: false, balance: tokens(1000) }
     expect(await releaseAt(OPENED, usage)).toEqual(closing)
     expect(await holdRow()).toMatchObject({ state: 'voided', spent: 0 })
     expect(await usageRows(account.userId)).toMatchObject([
@@ -132,21 +136,23 @@ describe('a hold', () => {
     ])
   })
 
-  test('that was settled cannot be released: nothing moves, and the run is on record', async () => {
+  test('that was settled cannot be released: nothing moves, and its run is on record once, with its calls', async () => {
     await reserveAt(OPENED, 100)
-    await settleAt(OPENED, await usageOf(account))
-    const usage = await usageOf(account, 'error')
-    expect(await releaseAt(OPENED, usage)).toMatchObject({ closed: false, balance: tokens(900) })
-    const rows = await usageRows(account.userId)
-    expect(rows.find(({ request_id }) => request_id === usage.requestId)).toMatchObject({ tokens_used: 0 })
-    expect(rows).toHaveLength(2)
+    const call = { provider: 'gemini', model: 'model', outcome: 'ok', durationMs: 1, costMicroUsd: 39_000 }
+    const usage = { ...(await usageOf(account)), calls: [call] }
+    await settleAt(OPENED, usage)
+    const released = await releaseAt(OPENED, { ...usage, status: 'error' })
+    expect(released).toMatchObject({ closed: false, charged: true, chargedTokens: 100, balance: tokens(900) })
+    expect(await usageRows(account.userId)).toMatchObject([{ tokens_used: 100, response_status: 'success' }])
+    const calls = db().selectFrom('provider_calls').selectAll().where('request_id', '=', usage.requestId)
+    expect(await calls.execute()).toMatchObject([{ provider: 'gemini', outcome: 'ok', cost_micro_usd: 39_000 }])
   })
 
   test('that was taken back by its time cannot be settled, and nothing is written down as charged', async () => {
     await reserveAt(OPENED, 100)
     const later = '2023-06-10T12:01:01Z'
     expect(await at(later, (trx) => statementOf(trx, account.userId))).toMatchObject({ reservedTokens: 0 })
-    const closing = { closed: false, chargedTokens: 0, trial: false, balance: tokens(1000) }
+    const closing = { closed: false, charged: false, chargedTokens: 0, trial: false, balance: tokens(1000) }
     expect(await settleAt(later, await usageOf(account))).toEqual(closing)
     expect(await usageRows(account.userId)).toEqual([])
   })

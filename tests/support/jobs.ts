@@ -2,7 +2,10 @@
 import { sql } from 'kysely'
 import { expect } from 'vitest'
 import { db } from '../../db/client.ts'
-import { type App, type CallOptions, call, processImage, type Reply, type TestUser } from './app.ts'
+import { reserve } from '../../lib/ledger/holds.ts'
+import { defaultTool, toolId } from '../../lib/tools/catalogue.ts'
+import type { Account } from './accounts.ts'
+import { type App, type CallOptions, call, photo, processImage, type Reply, type TestUser } from './app.ts'
 
 /** So that neither a budget nor a circuit decides what a test of jobs meets. */
 export const UNHINDERED = {
@@ -11,6 +14,9 @@ export const UNHINDERED = {
   FORK__AI__BUDGETS__MONTHLY_USD: '100000',
   FORK__AI__BUDGETS__FREE_TIER_DAILY_USD: '100000',
 }
+
+/** What a job on record holds. */
+export const JOB_PRICE = 100
 
 const ENDED = ['succeeded', 'failed', 'cancelled']
 
@@ -38,6 +44,31 @@ export async function askFor(
   options: CallOptions = {},
 ): Promise<Reply> {
   return await call(app, `GET /api/jobs/${id}`, { token: user.token, ...options })
+}
+
+/** Puts a job on record, its price held, that no worker has been told of. */
+export async function jobOnRecord({ id: userId, sessionId }: Account): Promise<string> {
+  await toolId(db(), defaultTool().name)
+  const id = crypto.randomUUID()
+  const held = await reserve(db(), { id, userId, sessionId, tokens: JOB_PRICE, ttlMs: 86_400_000 })
+  expect(held.outcome).toBe('held')
+  await db()
+    .insertInto('jobs')
+    .values({
+      id,
+      user_id: userId,
+      request_id: crypto.randomUUID(),
+      tool: defaultTool().name,
+      options: JSON.stringify({ quality: 'standard', format: 'png' }),
+      input: photo(),
+      input_format: 'jpeg',
+      input_width: 451,
+      input_height: 300,
+      hold_id: id,
+      expires_at: sql<Date>`now() + interval '1 day'`,
+    })
+    .execute()
+  return id
 }
 
 /** Asks until the job has ended, as a client does; what waits for its next try is tried at once. */

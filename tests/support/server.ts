@@ -11,6 +11,8 @@ const START_TIMEOUT_MS = 30_000
 export interface ServerProcess extends App {
   /** Ends it as a crash does, in the middle of whatever it was doing; resolves when nothing of it is left. */
   kill(): Promise<void>
+  /** Asks it to end, as whoever runs it does; resolves when nothing of it is left. */
+  stop(): Promise<void>
   /** Everything it has written so far. */
   output(): string
 }
@@ -25,11 +27,12 @@ export async function startServer(stores: Stores, variables: Record<string, stri
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const exited = once(child, 'exit')
-  const kill = async () => {
-    child.kill('SIGKILL')
+  const end = async (signal: 'SIGKILL' | 'SIGTERM') => {
+    child.kill(signal)
     await exited
     expect(secretsIn(output), 'secrets in the output of the server').toEqual([])
   }
+  const kill = () => end('SIGKILL')
   onTestFinished(kill)
   let output = ''
   const base = await new Promise<string>((resolve, reject) => {
@@ -54,5 +57,6 @@ export async function startServer(stores: Stores, variables: Record<string, stri
       return fetch(new Request(base + pathname + search, request))
     },
     kill,
+    stop: () => end('SIGTERM'),
   }
 }
