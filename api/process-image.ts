@@ -10,12 +10,15 @@ import { MIME_TYPE } from '../lib/image.ts'
 import { enqueue } from '../lib/jobs/enqueue.ts'
 import { defaultTool } from '../lib/tools/catalogue.ts'
 import { generate } from '../lib/tools/generate.ts'
-import { fetchPicture, type Order, readOrder, type SentOrder } from '../lib/tools/order.ts'
-import { replyTo } from '../lib/tools/reply.ts'
+import { fetchPicture, readOrder, type SentOrder } from '../lib/tools/order.ts'
+import { deliver, replyTo, wantsEvents } from '../lib/tools/reply.ts'
 import { refuseWhileStopped } from '../lib/tools/stop.ts'
+import { admitUpload } from '../lib/tools/upload.ts'
 
 /** Vercel's limit for a request body. */
 const BODY_BYTES_MAX = 4_500_000
+
+type Picture = Awaited<ReturnType<typeof fetchPicture>>
 
 const UploadBody = v.strictObject({
   contentType: v.picklist(Object.values(MIME_TYPE)),
@@ -33,7 +36,7 @@ export default endpoint({
     handle: processImage,
   }),
   'POST /api/process-image/uploads': route({
-    access: 'spender',
+    access: 'user',
     scope: 'generate',
     limit: 'generate',
     body: UploadBody,
@@ -43,39 +46,41 @@ export default endpoint({
 
 async function processImage(context: Context<'spender', SentOrder>) {
   const { request, body, caller } = context
-  const order = await fetchPicture(body, caller.userId)
+  // After the claim of an Idempotency-Key: what was made before a stop is replayed.
+  await refuseWhileStopped()
+  const picture = await fetchPicture(body, caller)
   if (/(^|[,;\s])respond-async\b/i.test(request.headers.get('prefer') ?? '')) {
-    return await respondLater(context, order)
+    return await respondLater(context, picture)
   }
-  const wantsEvents = request.headers.get('accept')?.includes('text/event-stream')
-  if (wantsEvents) return new Events((emit) => reply(context, order, emit))
-  return await reply(context, order, () => {})
+  if (wantsEvents(request.headers.get('accept') ?? '')) return new Events((emit) => reply(context, picture, emit))
+  return await reply(context, picture, () => {})
 }
 
 async function respondLater(
-  { body, caller, claim, requestId }: Context<'spender', SentOrder>,
-  order: Order,
+  { caller, claim, requestId }: Context<'spender', SentOrder>,
+  { order, uploadUrl }: Picture,
 ): Promise<Response> {
   const { id } = await enqueue({ order, caller, requestId, claim })
-  await forgetUpload(body)
+  await forgetUpload(uploadUrl)
   const headers = { location: `/api/jobs/${id}`, 'preference-applied': 'respond-async' }
   return Response.json({ jobId: id, status: 'queued' }, { status: 202, headers })
 }
 
 async function reply(
-  { request, body, caller, claim, requestId, note }: Context<'spender', SentOrder>,
-  order: Order,
+  { request, caller, claim, requestId, note }: Context<'spender', SentOrder>,
+  { order, uploadUrl }: Picture,
   emit: Emit,
 ): Promise<Response> {
   emit('queued', { requestId })
-  const generation = await generate({
+  const delivered = await generate({
     order,
     caller,
     requestId,
     claim,
+    deliver: (result) => deliver(request, result),
     onEvent: ({ event, data }) => emit(event, data),
   })
-  const { made, closing } = generation
+  const { made, closing } = delivered
   note({
     provider: made.provider,
     model: made.model,
@@ -83,17 +88,17 @@ async function reply(
     tokens: closing.chargedTokens,
     trial: closing.trial,
   })
-  await forgetUpload(body)
-  return await replyTo(request, generation, requestId)
+  await forgetUpload(uploadUrl)
+  return replyTo(request, delivered, requestId)
 }
 
 /** An upload has served once its result is there; after a failure it waits for another try, until the sweep. */
-async function forgetUpload({ imageUrl }: SentOrder): Promise<void> {
-  if (imageUrl !== undefined) await afterAnswer('upload_not_deleted', () => deleteBlobs([imageUrl]))
+async function forgetUpload(url: string | undefined): Promise<void> {
+  if (url !== undefined) await afterAnswer('upload_not_deleted', () => deleteBlobs([url]))
 }
 
 /** Pictures past the limit of a request go to the store directly; the address that comes back stands for them as `imageUrl`. */
-async function permit({ caller, body }: Context<'spender', v.InferOutput<typeof UploadBody>>): Promise<Response> {
+async function permit({ caller, body }: Context<'user', v.InferOutput<typeof UploadBody>>): Promise<Response> {
   await refuseWhileStopped()
   const { uploadBytesMax } = config().limits
   if (body.bytes > uploadBytesMax) {
@@ -101,5 +106,7 @@ async function permit({ caller, body }: Context<'spender', v.InferOutput<typeof 
       details: { bytesMax: uploadBytesMax },
     })
   }
-  return Response.json(permitUpload(caller.userId, body), { status: 201 })
+  const permission = permitUpload(caller.userId, body)
+  await admitUpload(caller.userId, defaultTool())
+  return Response.json(permission, { status: 201 })
 }

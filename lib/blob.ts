@@ -17,7 +17,8 @@ const PERMIT_MS = 10 * 60_000
 const NAMED_HERE = { addRandomSuffix: false, allowOverwrite: false }
 const DELETE_MAX = 500
 const LIST_ROWS = 1000
-const LIST_PAGES_MAX = 10
+/** For each prefix: however many names that live on are listed first, within this time they hide no older ones. */
+const SWEEP_MS = 10_000
 /**
  * An upload is read minutes after it was permitted; a result's link is good for as long as an answer is kept for replays; what a
  * job has is deleted with it, and only a crash leaves something, for longer than any job is kept.
@@ -76,14 +77,19 @@ export function permitUpload(userId: string, { contentType, bytes }: { contentTy
 
 /**
  * Reads what this user uploaded. Any other address than one that `permitUpload` gave them is refused before anything is
- * fetched. Throws FEATURE_DISABLED, VALIDATION_FAILED, PAYLOAD_TOO_LARGE or PROVIDER_UNAVAILABLE.
+ * fetched; `url` is that address in the form in which the store knows it. Throws FEATURE_DISABLED, VALIDATION_FAILED,
+ * PAYLOAD_TOO_LARGE or PROVIDER_UNAVAILABLE.
  */
-export async function fetchUpload(imageUrl: string, userId: string, bytesMax: number): Promise<Buffer> {
+export async function fetchUpload(
+  imageUrl: string,
+  userId: string,
+  bytesMax: number,
+): Promise<{ bytes: Buffer; url: string }> {
   const url = uploadOf(imageUrl, userId)
   let response: Response
   try {
     response = await fetch(url, { redirect: 'error', signal: AbortSignal.timeout(TIMEOUT_MS) })
-    if (response.ok) return await readUpTo(response, bytesMax)
+    if (response.ok) return { bytes: await readUpTo(response, bytesMax), url }
   } catch (cause) {
     if (cause instanceof AppError) throw cause
     throw unreachable(cause)
@@ -98,9 +104,10 @@ export async function sweepBlobs(): Promise<{ blobsDeleted: number }> {
   let blobsDeleted = 0
   try {
     for (const [prefix, keptMs] of Object.entries(KEPT_MS)) {
-      const old = await listOlder(prefix, Date.now() - keptMs)
-      await deleteBlobs(old)
-      blobsDeleted += old.length
+      for await (const old of listOlder(prefix, Date.now() - keptMs)) {
+        await deleteBlobs(old)
+        blobsDeleted += old.length
+      }
     }
   } catch (error) {
     log('warn', 'blobs_not_swept', { error: describeError(error) })
@@ -114,28 +121,27 @@ const Listing = v.object({
   hasMore: v.nullish(v.boolean()),
 })
 
-async function listOlder(prefix: string, beforeMs: number): Promise<string[]> {
-  const old: string[] = []
+/** Page by page, those that were stored before `beforeMs`, for as long as a sweep may take. */
+async function* listOlder(prefix: string, beforeMs: number): AsyncGenerator<string[]> {
+  const endsAtMs = Date.now() + SWEEP_MS
   let cursor: string | undefined
-  for (let page = 0; page < LIST_PAGES_MAX; page += 1) {
+  do {
     const query = new URLSearchParams({ prefix, limit: String(LIST_ROWS), ...(cursor !== undefined && { cursor }) })
     const listing = v.parse(Listing, await (await callApi('GET', `?${query}`, {})).json())
-    old.push(...listing.blobs.filter(({ uploadedAt }) => Date.parse(uploadedAt) < beforeMs).map(({ url }) => url))
-    if (!listing.hasMore || !listing.cursor) break
-    cursor = listing.cursor
-  }
-  return old
+    yield listing.blobs.filter(({ uploadedAt }) => Date.parse(uploadedAt) < beforeMs).map(({ url }) => url)
+    cursor = listing.hasMore ? (listing.cursor ?? undefined) : undefined
+  } while (cursor !== undefined && Date.now() < endsAtMs)
 }
 
 /** The store of this deployment. The files' own host is part of the token, and BLOB_BASE_URL stands for both. */
 function store() {
   const { blob } = env()
-  const [, , , storeId = ''] = blob?.token.split('_') ?? []
-  if (!blob || storeId === '') {
+  if (!blob) {
     throw new AppError('FEATURE_DISABLED', 'There is no store for large pictures. Send a smaller one as imageData.', {
-      details: { reason: blob ? 'BLOB_READ_WRITE_TOKEN names no store.' : 'BLOB_READ_WRITE_TOKEN is not set.' },
+      details: { reason: 'BLOB_READ_WRITE_TOKEN is not set.' },
     })
   }
+  const [, , , storeId = ''] = blob.token.split('_')
   return {
     token: blob.token,
     storeId,

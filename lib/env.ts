@@ -46,7 +46,13 @@ const Variables = v.object({
   ANTHROPIC_BASE_URL: url,
   STABILITY_API_KEY: text,
   STABILITY_BASE_URL: url,
-  BLOB_READ_WRITE_TOKEN: text,
+  BLOB_READ_WRITE_TOKEN: v.optional(
+    v.pipe(
+      v.string(),
+      v.trim(),
+      v.regex(/^vercel_blob_rw_[A-Za-z\d]+_\w+$/, 'Must be vercel_blob_rw_<store>_<secret>'),
+    ),
+  ),
   BLOB_BASE_URL: url,
   OUTGOING_WEBHOOK_URL: v.optional(
     v.pipe(v.string(), v.trim(), v.url(), v.check(isHttpsOrLoopback, 'Must begin with https://, or name this machine')),
@@ -137,7 +143,7 @@ export function parseEnv(variables: Record<string, string | undefined>) {
     stability: provider(set.STABILITY_API_KEY, set.STABILITY_BASE_URL),
     /** Vercel Blob, for pictures too large for a request or a row. */
     blob: set.BLOB_READ_WRITE_TOKEN
-      ? { token: set.BLOB_READ_WRITE_TOKEN, baseUrl: set.BLOB_BASE_URL?.replace(/\/+$/, '') }
+      ? { token: set.BLOB_READ_WRITE_TOKEN, baseUrl: set.BLOB_BASE_URL && canonical(set.BLOB_BASE_URL) }
       : undefined,
     /** Where the operator's own program hears of budgets and finished jobs, signed per Standard Webhooks. */
     outgoingWebhook:
@@ -184,6 +190,11 @@ export function parseEnv(variables: Record<string, string | undefined>) {
       Object.entries(variables).filter(([name, value]) => name.startsWith('FORK__') && value !== undefined),
     ) as Record<string, string>,
   }
+}
+
+/** The one form to which parsing brings every spelling of an address, without slashes at its end. */
+function canonical(url: string): string {
+  return new URL(url).href.replace(/\/+$/, '')
 }
 
 function provider(apiKey: string | undefined, baseUrl: string | undefined) {

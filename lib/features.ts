@@ -46,7 +46,11 @@ export function features(env: Env, config: ForkConfig): Feature[] {
     ...PROVIDER_IDS.map((id) => provider(id, env, config, providers.has(id))),
     env.blob
       ? { name: 'blob', on: true, reason: 'BLOB_READ_WRITE_TOKEN is set' }
-      : { name: 'blob', on: false, reason: 'BLOB_READ_WRITE_TOKEN is not set: large pictures are scaled down' },
+      : {
+          name: 'blob',
+          on: false,
+          reason: 'BLOB_READ_WRITE_TOKEN is not set: the page scales large photos down, programs cannot send them',
+        },
     env.outgoingWebhook
       ? { name: 'outgoing webhooks', on: true, reason: `to ${hostOf(env.outgoingWebhook.url)}` }
       : {

@@ -1,4 +1,6 @@
 // What the database says of a caller's account, as the error a client sees.
+import { sql } from 'kysely'
+import { db } from '../../db/client.ts'
 import { AppError } from '../http/errors.ts'
 
 /** The refusal for any answer of the SQL function account_state but 'active'. */
@@ -13,4 +15,13 @@ export function refusalOf(state: string): AppError {
     default:
       throw new Error(`Unknown account state: ${state}`)
   }
+}
+
+/** Throws 401 or 403 unless account and session are alive: for what must not wait until a reservation looks. */
+export async function requireActive({ userId, sessionId }: { userId: string; sessionId: string | undefined }) {
+  const { rows } = await sql<{ state: string }>`select account_state(${userId}, ${sessionId ?? null}) as state`.execute(
+    db(),
+  )
+  const state = rows[0]?.state ?? 'unknown_user'
+  if (state !== 'active') throw refusalOf(state)
 }

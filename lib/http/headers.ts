@@ -13,11 +13,21 @@ const EXPOSED_HEADERS = [
   'retry-after',
   'idempotent-replayed',
   'location',
+  'preference-applied',
   'x-provider',
+  'x-requested-provider',
   'x-model',
+  'x-processing-time',
+  'x-cost',
   'x-tokens-charged',
+  'x-trial',
   'x-balance-tokens',
   'x-balance-trial-generations',
+  'x-image-width',
+  'x-image-height',
+  'x-reencoded',
+  'x-cached',
+  'x-fallback-used',
 ]
 
 const ALLOWED_HEADERS = [
@@ -26,6 +36,7 @@ const ALLOWED_HEADERS = [
   'content-type',
   'accept',
   'idempotency-key',
+  'prefer',
   'x-request-id',
   'if-none-match',
 ]

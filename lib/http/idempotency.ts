@@ -14,7 +14,8 @@ import { AppError } from './errors.ts'
 const KEEP = '24 hours'
 const KEEP_LARGE_BODY = '1 hour'
 const LARGE_BODY_BYTES = 65_536
-const LOCK_MARGIN_MS = 30_000
+/** Beside the providers' deadline: fetching what was uploaded, keeping what was made. */
+const LOCK_MARGIN_MS = 60_000
 
 /** A claimed key: the right to run once. `holdId` names the one hold this run may make. */
 export interface Claim {

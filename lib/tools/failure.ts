@@ -1,5 +1,5 @@
 // Why nothing was made, in the words and codes that callers see.
-import { RouterError } from '../ai/router.ts'
+import { type Made, RouterError } from '../ai/router.ts'
 import { AppError } from '../http/errors.ts'
 
 /** The error a caller gets for whatever went wrong while an order was worked on. */
@@ -31,6 +31,18 @@ export function failureOf(error: unknown): AppError {
     return fail('PROVIDER_TIMEOUT', 'The provider took too long.')
   }
   return fail('PROVIDER_ERROR', 'The provider could not make the image.')
+}
+
+/** The error for a result that could not be brought into the form in which it leaves: one that is damaged is its maker's failure. */
+export function failureOfMaker(error: unknown, { provider, failed }: Pick<Made, 'provider' | 'failed'>): AppError {
+  if (!(error instanceof AppError) || error.code !== 'IMAGE_UNREADABLE') return failureOf(error)
+  const damaged = { provider, kind: 'no_image', message: 'The provider sent a damaged image.', durationMs: 0 }
+  const attempts = [...failed, damaged]
+  const first = attempts[0]?.provider
+  return new AppError('PROVIDER_ERROR', `${damaged.message} Nothing was charged.`, {
+    details: { provider: first, attempts, fallbackUsed: provider === first ? null : provider },
+    cause: error,
+  })
 }
 
 /** No call was made: a budget is used up, or there was nobody to ask. */

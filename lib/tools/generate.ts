@@ -1,7 +1,15 @@
 // The main job, metered: hold the price, make the result, then charge it — or give everything back.
 import { randomUUID } from 'node:crypto'
 import { db } from '../../db/client.ts'
-import { type Made, makeResult, RouterError, type RouterEvent, usableProviders, usedFallback } from '../ai/router.ts'
+import {
+  type Made,
+  makeResult,
+  type Result,
+  RouterError,
+  type RouterEvent,
+  usableProviders,
+  usedFallback,
+} from '../ai/router.ts'
 import type { Spender } from '../auth/caller.ts'
 import { config } from '../config.ts'
 import { AppError } from '../http/errors.ts'
@@ -9,7 +17,7 @@ import type { Claim } from '../http/idempotency.ts'
 import { type CallRecord, type Closing, type Receipt, release, settle, type UsageRecord } from '../ledger/holds.ts'
 import { describeError, log } from '../log.ts'
 import { cachedPriceOf, priceOf, toolId } from './catalogue.ts'
-import { failureOf } from './failure.ts'
+import { failureOf, failureOfMaker } from './failure.ts'
 import { giveFree, holdPrice } from './hold.ts'
 import { type Order, promptOf } from './order.ts'
 import { keepResult, keptResult } from './result-cache.ts'
@@ -25,54 +33,101 @@ export interface Generation {
   requestedProvider: string | undefined
 }
 
+/** A result in the form in which it leaves. */
+export interface Delivery {
+  result: Result
+  /** It had to be made smaller. */
+  reencoded: boolean
+  /** Where it lies when it leaves as a link. */
+  resultUrl: string | undefined
+}
+
+/** `made.result` is what leaves, which may be smaller than what was made. */
+export type Delivered = Generation & Omit<Delivery, 'result'>
+
 interface Metered {
   order: Order
   caller: Spender
   requestId: string
   claim: Claim | undefined
+  /** Brings a result into the form in which it leaves; what cannot be decoded for that is not charged. */
+  deliver(result: Result): Promise<Delivery>
   onEvent(event: RouterEvent): void
+}
+
+interface Paid {
+  made: Made
+  closing: Closing
+  delivery: Delivery
 }
 
 /**
  * Makes what is ordered for its price, or gives what was kept of it. Throws 402 before any provider is asked when the caller cannot
  * pay; after a failure the hold is given back whole, and the failure is on record.
  */
-export async function generate(metered: Metered): Promise<Generation> {
+export async function generate(metered: Metered): Promise<Delivered> {
   const startedAt = performance.now()
   const { order, caller } = metered
   const kept = await keptResult(order, caller.userId)
   if (!kept) refuseWithoutProvider(order)
-  const { made, closing } = kept ? await giveKept(kept, metered, startedAt) : await makeNow(metered, startedAt)
+  const paid = kept ? await giveKept(kept, metered, startedAt) : await makeNow(metered, startedAt)
+  const { closing, delivery } = paid
+  const { result, ...form } = delivery
+  const made = { ...paid.made, result }
   const processingMs = Math.round(performance.now() - startedAt)
-  return { made, closing, processingMs, cached: kept !== undefined, requestedProvider: order.requestedProvider }
+  const cached = kept !== undefined
+  return { made, closing, processingMs, cached, requestedProvider: order.requestedProvider, ...form }
 }
 
-async function makeNow(metered: Metered, startedAt: number): Promise<{ made: Made; closing: Closing }> {
+async function makeNow(metered: Metered, startedAt: number): Promise<Paid> {
   const { order, caller, onEvent } = metered
+  const begun = await runOf(metered, startedAt)
   const { holdId, freeTier } = await hold(metered, priceOf(order.tool, order.options.quality))
-  const run = { ...runOf(metered, startedAt), freeTier }
+  const run = { ...begun, freeTier }
   const outcome = await make(order, { freeTier, requestId: run.requestId, onEvent })
   if ('failure' in outcome) {
-    await giveBack(holdId, await usageOf(run, outcome))
+    await giveBack(holdId, usageOf(run, outcome))
     throw outcome.failure
   }
   const { made } = outcome
+  const delivery = await deliver(metered, made, async (failure) => {
+    // The call that seemed to be one that went well.
+    const calls = outcome.calls.map((call) =>
+      call.outcome === 'ok' ? { ...call, outcome: 'no_image' as const } : call,
+    )
+    await giveBack(holdId, usageOf(run, { failure, calls }))
+  })
   const closing = await charge(metered, holdId, made, run, { calls: outcome.calls, cached: false })
   await keepResult(order, caller.userId, made)
-  return { made, closing }
+  return { made, closing, delivery }
 }
 
-async function giveKept(made: Made, metered: Metered, startedAt: number): Promise<{ made: Made; closing: Closing }> {
+async function giveKept(made: Made, metered: Metered, startedAt: number): Promise<Paid> {
   const { order, caller } = metered
   const price = cachedPriceOf(order.tool, order.options.quality)
+  const begun = await runOf(metered, startedAt)
   if (price === 0) {
-    const run = { ...runOf(metered, startedAt), freeTier: false }
-    const usage = await usageOf(run, { made, calls: [] }, { cached: true })
-    return { made, closing: await giveFree(db(), caller, usage, receiptOf(metered, made)) }
+    const delivery = await deliver(metered, made)
+    const usage = usageOf({ ...begun, freeTier: false }, { made, calls: [] }, { cached: true })
+    return { made, delivery, closing: await giveFree(db(), caller, usage, receiptOf(metered, made)) }
   }
   const { holdId, freeTier } = await hold(metered, price)
-  const run = { ...runOf(metered, startedAt), freeTier }
-  return { made, closing: await charge(metered, holdId, made, run, { calls: [], cached: true }) }
+  const run = { ...begun, freeTier }
+  const delivery = await deliver(metered, made, async (failure) => {
+    await giveBack(holdId, usageOf(run, { failure, calls: [] }))
+  })
+  return { made, delivery, closing: await charge(metered, holdId, made, run, { calls: [], cached: true }) }
+}
+
+/** Before anything is charged: a result that cannot leave was not made. */
+async function deliver(metered: Metered, made: Made, giveUp?: (failure: AppError) => Promise<void>): Promise<Delivery> {
+  try {
+    return await metered.deliver(made.result)
+  } catch (error) {
+    const failure = failureOfMaker(error, made)
+    await giveUp?.(failure)
+    throw failure
+  }
 }
 
 async function hold({ caller, claim }: Metered, tokens: number): Promise<{ holdId: string; freeTier: boolean }> {
@@ -81,7 +136,7 @@ async function hold({ caller, claim }: Metered, tokens: number): Promise<{ holdI
   return { holdId, ...(await holdPrice(db(), caller, { id: holdId, tokens, ttlMs })) }
 }
 
-/** Settles a hold for what was made; gives it back and throws when that cannot be done. */
+/** Settles a hold for what was made; gives it back and throws when that cannot be done. What is paid for is delivered. */
 async function charge(
   metered: Metered,
   holdId: string,
@@ -90,7 +145,7 @@ async function charge(
   { calls, cached }: { calls: CallRecord[]; cached: boolean },
 ): Promise<Closing> {
   try {
-    const usage = await usageOf(run, { made, calls }, { cached })
+    const usage = usageOf(run, { made, calls }, { cached })
     const settleIt = () => settle(db(), holdId, usage, receiptOf(metered, made))
     // Again on a lost connection: settling twice is settling once, and an image that is paid for must be delivered.
     const closing = await settleIt().catch(settleIt)
@@ -98,13 +153,17 @@ async function charge(
     throw new AppError('PROVIDER_TIMEOUT', 'The image took too long. Nothing was charged.')
   } catch (error) {
     const failure = failureOf(error)
-    await giveBack(holdId, await usageOf(run, { failure, calls }))
+    const closing = await giveBack(holdId, usageOf(run, { failure, calls }))
+    // The hold was settled after all, and the answers that said so were lost.
+    if (closing?.charged) return closing
     throw failure
   }
 }
 
-function runOf({ order, caller, requestId }: Metered, startedAt: number) {
-  return { userId: caller.userId, tool: order.tool.name, requestId, jobId: undefined, startedAt }
+/** What a usage row needs of the tables is looked up before anything is held or paid for. */
+async function runOf({ order, caller, requestId }: Metered, startedAt: number) {
+  const tool = await toolId(db(), order.tool.name)
+  return { userId: caller.userId, toolId: tool, requestId, jobId: undefined, startedAt }
 }
 
 function receiptOf({ order, requestId, claim }: Metered, { provider, model }: Made): Receipt | undefined {
@@ -145,10 +204,10 @@ export async function make(
 }
 
 /** The usage row of a run that has come to its end. */
-export async function usageOf(
+export function usageOf(
   run: {
     userId: string
-    tool: string
+    toolId: string
     requestId: string
     freeTier: boolean
     jobId: string | undefined
@@ -157,12 +216,12 @@ export async function usageOf(
   },
   outcome: Outcome,
   { cached = false }: { cached?: boolean } = {},
-): Promise<UsageRecord> {
-  const { userId, requestId, freeTier, jobId } = run
+): UsageRecord {
+  const { userId, toolId, requestId, freeTier, jobId } = run
   const { calls } = outcome
   const common = {
     userId,
-    toolId: await toolId(db(), run.tool),
+    toolId,
     requestId: isUuid(requestId) ? requestId : randomUUID(),
     durationMs: Math.round(performance.now() - run.startedAt),
     costMicroUsd: calls.reduce((sum, call) => sum + call.costMicroUsd, 0),
@@ -203,11 +262,12 @@ export function refuseWithoutProvider(order: Order): void {
 }
 
 /** A hold that cannot be given back now returns by itself when it expires, so the caller still gets the first error. */
-async function giveBack(holdId: string, usage: UsageRecord): Promise<void> {
+async function giveBack(holdId: string, usage: UsageRecord): Promise<Closing | undefined> {
   try {
-    await release(db(), holdId, usage)
+    return await release(db(), holdId, usage)
   } catch (error) {
     log('error', 'release_failed', { holdId, error: describeError(error) })
+    return undefined
   }
 }
 

@@ -48,12 +48,12 @@ function refusalOfReservation(reservation: Exclude<Reservation, { outcome: 'held
       },
     )
   }
-  return new AppError('INSUFFICIENT_TOKENS', `This needs ${tokens} tokens; ${balance.tokens} are left.`, {
-    details: {
-      required: tokens,
-      balance: balance.tokens,
-      missing: tokens - balance.tokens,
-      checkoutPath: '/api/billing/checkout',
-    },
+  return insufficientTokens(tokens, balance.tokens)
+}
+
+/** The refusal for a balance that does not cover a price, with the way to more. */
+export function insufficientTokens(required: number, balance: number): AppError {
+  return new AppError('INSUFFICIENT_TOKENS', `This needs ${required} tokens; ${balance} are left.`, {
+    details: { required, balance, missing: required - balance, checkoutPath: '/api/billing/checkout' },
   })
 }

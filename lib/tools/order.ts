@@ -4,6 +4,8 @@ import { providerOfModel } from '../ai/models.ts'
 import { buildPrompt } from '../ai/prompt.ts'
 import { type SourceImage, takesImage } from '../ai/provider.ts'
 import { usableProviders } from '../ai/router.ts'
+import { requireActive } from '../auth/account-state.ts'
+import type { Spender } from '../auth/caller.ts'
 import { fetchUpload } from '../blob.ts'
 import { config } from '../config.ts'
 import { invalidField, isJson, parseJson, validate } from '../http/body.ts'
@@ -11,7 +13,6 @@ import { AppError } from '../http/errors.ts'
 import { readUpload } from '../http/image-upload.ts'
 import { fitSource, readImage } from '../image.ts'
 import { type Options, optionsSchema, type Tool } from './catalogue.ts'
-import { refuseWhileStopped } from './stop.ts'
 
 export interface Order {
   tool: Tool
@@ -36,7 +37,6 @@ export async function readOrder(
   tool: Tool,
   input: { bytes: Buffer; type: string; request: Request },
 ): Promise<SentOrder> {
-  await refuseWhileStopped()
   if (!takesImage(tool.does)) return readText(tool, input)
   const { image: bytes, imageUrl, fields } = await readUpload(input)
   const { provider, options } = validate(v.strictObject(common(tool)), fields)
@@ -45,15 +45,19 @@ export async function readOrder(
 }
 
 /**
- * Brings the picture of an order that names its address; one that is larger than a request may hold is scaled down. It comes
- * after the claim of an Idempotency-Key, whose replay needs no upload any more.
+ * Brings the picture of an order that names its address, and says where it lies in the store; one that is larger than a request
+ * may hold is scaled down. It comes after the claim of an Idempotency-Key, whose replay needs no upload any more.
  */
-export async function fetchPicture({ imageUrl, ...order }: SentOrder, userId: string): Promise<Order> {
-  if (imageUrl === undefined) return order
+export async function fetchPicture(
+  { imageUrl, ...order }: SentOrder,
+  caller: Spender,
+): Promise<{ order: Order; uploadUrl: string | undefined }> {
+  if (imageUrl === undefined) return { order, uploadUrl: undefined }
+  await requireActive(caller)
   const { uploadBytesMax, imageBytesMax } = config().limits
-  const bytes = await fetchUpload(imageUrl, userId, uploadBytesMax)
+  const { bytes, url } = await fetchUpload(imageUrl, caller.userId, uploadBytesMax)
   const image = await checkedImage(bytes, order, uploadBytesMax)
-  return { ...order, image: await fitSource(image, imageBytesMax) }
+  return { order: { ...order, image: await fitSource(image, imageBytesMax) }, uploadUrl: url }
 }
 
 /** What is said to the model. */

@@ -3,10 +3,12 @@ import { type Result, usedFallback } from '../ai/router.ts'
 import { blobOn, putBlob } from '../blob.ts'
 import { fitResult, MIME_TYPE } from '../image.ts'
 import { describeError, log } from '../log.ts'
-import type { Generation } from './generate.ts'
+import type { Delivered, Delivery, Generation } from './generate.ts'
 
 /** Vercel's limit for the body of a reply is 4.5 MB. */
 const REPLY_BYTES_MAX = 4_400_000
+/** In base64, with everything that is said of it, this is within that limit. */
+export const JSON_RESULT_BYTES_MAX = 3_200_000
 
 /** The content type of a result's own bytes. */
 export function mediaTypeOf(result: Result): string {
@@ -37,26 +39,36 @@ export function factsOf({ made, closing, processingMs, cached, requestedProvider
   }
 }
 
+/** Whether the result's own bytes are asked for: `Accept` names their kind first, and no stream of events, which carries JSON. */
+export function wantsBytes(accept: string, mediaType: string): boolean {
+  return accept.startsWith(mediaType.startsWith('image/') ? 'image/' : 'text/plain') && !wantsEvents(accept)
+}
+
+/** Whether progress is asked for, as server-sent events. */
+export function wantsEvents(accept: string): boolean {
+  return accept.includes('text/event-stream')
+}
+
 /**
- * The reply in the form that was asked for: a result's own bytes where `Accept` names their kind, JSON otherwise. What is too
- * large becomes a link where there is a store for it, and else (or with `Prefer: return=representation`, and for bytes) a
- * smaller encoding, which says so.
+ * Brings a result into the form in which `request` gets it. What is too large becomes a link where there is a store for it, and
+ * else (or with `Prefer: return=representation`, and for bytes) a smaller encoding. Throws IMAGE_UNREADABLE.
  */
-export async function replyTo(request: Request, generation: Generation, requestId: string): Promise<Response> {
-  const accept = request.headers.get('accept') ?? ''
-  const { result } = generation.made
-  if ('text' in result ? accept.startsWith('text/plain') : accept.startsWith('image/')) {
-    return bytesReply(await fitting(generation, REPLY_BYTES_MAX))
-  }
-  const facts = factsOf(generation, requestId)
-  const bytesMax = Math.floor(((REPLY_BYTES_MAX - Buffer.byteLength(JSON.stringify(facts))) * 3) / 4) - 32
-  if (bytesOf(result).length <= bytesMax) return jsonReply(bytesOf(result), facts)
+export async function deliver(request: Request, result: Result): Promise<Delivery> {
+  if (wantsBytes(request.headers.get('accept') ?? '', mediaTypeOf(result)))
+    return await fitting(result, REPLY_BYTES_MAX)
   const wantsResult = /(^|[,;\s])return=representation\b/i.test(request.headers.get('prefer') ?? '')
-  const resultUrl = blobOn() && !wantsResult ? await linkTo(result) : undefined
-  if (resultUrl !== undefined) return Response.json({ resultUrl, ...facts })
-  const fitted = await fitting(generation, bytesMax)
-  const { reencoded } = fitted
-  return jsonReply(bytesOf(fitted.made.result), { ...factsOf(fitted, requestId), ...(reencoded && { reencoded }) })
+  const isLarge = bytesOf(result).length > JSON_RESULT_BYTES_MAX
+  const resultUrl = isLarge && blobOn() && !wantsResult ? await linkTo(result) : undefined
+  if (resultUrl !== undefined) return { result, reencoded: false, resultUrl }
+  return await fitting(result, JSON_RESULT_BYTES_MAX)
+}
+
+/** The reply in the form that was asked for: a result's own bytes where `Accept` names their kind, JSON otherwise. */
+export function replyTo(request: Request, delivered: Delivered, requestId: string): Response {
+  const { made, reencoded, resultUrl } = delivered
+  if (wantsBytes(request.headers.get('accept') ?? '', mediaTypeOf(made.result))) return bytesReply(delivered)
+  const facts = { ...factsOf(delivered, requestId), ...(reencoded && { reencoded }) }
+  return resultUrl === undefined ? jsonReply(bytesOf(made.result), facts) : Response.json({ resultUrl, ...facts })
 }
 
 /** The facts as JSON, with the result in base64, put in as bytes: encoding it as a JSON string would look at every character again. */
@@ -69,8 +81,7 @@ function jsonReply(bytes: Buffer, facts: Record<string, unknown>): Response {
   return sendBytes(withResult(bytes, facts), { 'content-type': 'application/json' })
 }
 
-function bytesReply(generation: Generation & { reencoded: boolean }): Response {
-  const { made, closing, processingMs, cached, requestedProvider, reencoded } = generation
+function bytesReply({ made, closing, processingMs, cached, requestedProvider, reencoded }: Delivered): Response {
   const { result } = made
   return sendBytes(bytesOf(result), {
     'content-type': mediaTypeOf(result),
@@ -90,15 +101,14 @@ function bytesReply(generation: Generation & { reencoded: boolean }): Response {
   })
 }
 
-/** The generation with a result of at most `bytesMax`. */
-async function fitting(generation: Generation, bytesMax: number): Promise<Generation & { reencoded: boolean }> {
-  const { result } = generation.made
-  if ('text' in result || result.bytes.length <= bytesMax) return { ...generation, reencoded: false }
-  const smaller = await fitResult(result, bytesMax)
-  return { ...generation, made: { ...generation.made, result: smaller }, reencoded: true }
+/** The result in at most `bytesMax`, but for texts, which models keep short. Throws IMAGE_UNREADABLE. */
+async function fitting(result: Result, bytesMax: number): Promise<Delivery> {
+  const asIs = { result, reencoded: false, resultUrl: undefined }
+  if ('text' in result || result.bytes.length <= bytesMax) return asIs
+  return { ...asIs, result: await fitResult(result, bytesMax), reencoded: true }
 }
 
-/** Undefined when the store does not take it: a paid result is delivered all the same. */
+/** Undefined when the store does not take it: it is delivered all the same. */
 async function linkTo(result: Result): Promise<string | undefined> {
   try {
     return await putBlob('replies/', bytesOf(result), mediaTypeOf(result))

@@ -7,7 +7,9 @@ import { number, t } from './texts.js'
 const NEARLY_FULL = 0.8
 
 export function WordsEditor({ studio }) {
-  const { tool, words, phase } = studio
+  const { tool, words, phase, isEditing, problem } = studio
+  // The only remark there is on words that are being written: that there are none. The column beside shows it as well.
+  const remark = isEditing && problem ? problem.text : ''
   const field = useRef(null)
   const max = tool.inputCharactersMax
   useEffect(() => {
@@ -23,10 +25,12 @@ export function WordsEditor({ studio }) {
           maxlength=${max}
           value=${words}
           readonly=${phase === 'working'}
-          aria-describedby="words-left"
+          aria-invalid=${remark ? 'true' : undefined}
+          aria-describedby=${remark ? 'words-remark words-left' : 'words-left'}
           onInput=${({ currentTarget }) => studio.setWords(currentTarget.value)}
         ></textarea>
       </label>
+      ${remark && html`<span id="words-remark" hidden>${remark}</span>`}
       <p id="words-left" class="field-hint">${words.length > max * NEARLY_FULL ? t('wordsLeft', { count: number(max - words.length) }) : ''}</p>
     </div>
   `

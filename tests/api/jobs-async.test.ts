@@ -79,6 +79,17 @@ describe('an order with Prefer: respond-async', () => {
     expect(picture.bytes.toString('base64')).toBe(json.result.result)
   })
 
+  test.each(['text/plain', 'image/png, text/event-stream', 'application/json'])(
+    'is answered in JSON to who accepts %s',
+    async (accept) => {
+      const id = await ordered(app, user)
+      const { json } = await outcomeOf(app, user, id)
+      const reply = await askFor(app, user, id, { headers: { accept } })
+      expect(reply.headers.get('content-type')).toContain('application/json')
+      expect(reply.json).toEqual(json)
+    },
+  )
+
   test('spends a trial generation where there is one, and gives it back after a failure', async () => {
     const fresh = await givenUser(app)
     const { trialGenerations } = await balanceOf(app, fresh)

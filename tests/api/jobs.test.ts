@@ -170,6 +170,21 @@ describe('/api/jobs/sweep', () => {
     expect(await db().selectFrom('sign_in_failures').select('email_hash').execute()).toEqual([{ email_hash: 'new' }])
   })
 
+  test('forgets results and ended jobs however many a day left behind', async () => {
+    await sql`
+      insert into result_cache (key, result, result_type, provider, model, expires_at)
+        select 'key ' || n, '', 'text/plain', 'sketch', 'sketch-1', now() - interval '1 second'
+        from generate_series(1, 1100) n
+    `.execute(db())
+    await sql`
+      insert into jobs (user_id, request_id, status, tool, options, hold_id, finished_at, expires_at)
+        select ${user.id}::uuid, gen_random_uuid(), 'succeeded', 'tool', '{}', 'hold ' || n, now(), now()
+        from generate_series(1, 1100) n
+    `.execute(db())
+    expect(await sweep()).toEqual({ ...NOTHING, resultsDeleted: 1100, jobsForgotten: 1100 })
+    expect(await sweep()).toEqual(NOTHING)
+  })
+
   test('does everything once however many run at the same time', async () => {
     const dead = await Promise.all(Array.from({ length: 8 }, () => hold(-1_000)))
     const replies = await Promise.all(Array.from({ length: 6 }, () => sweep()))

@@ -154,7 +154,8 @@ describe('CORS', () => {
       'access-control-allow-methods': 'GET, HEAD, PUT, DELETE, OPTIONS',
       'access-control-max-age': '86400',
     })
-    const needed = ['authorization', 'x-api-key', 'content-type', 'idempotency-key', 'x-request-id', 'if-none-match']
+    const proofs = ['authorization', 'x-api-key']
+    const needed = [...proofs, 'content-type', 'idempotency-key', 'prefer', 'x-request-id', 'if-none-match']
     expect(allowed.split(', ')).toEqual(expect.arrayContaining(needed))
   })
 
@@ -167,7 +168,8 @@ describe('CORS', () => {
     expect(reply.status).toBe(status)
     const { 'access-control-expose-headers': exposed = '', ...others } = corsHeaders(reply)
     expect(others).toEqual({ 'access-control-allow-origin': ORIGIN })
-    const needed = ['x-request-id', 'ratelimit', 'ratelimit-policy', 'retry-after', 'idempotent-replayed', 'location']
+    const limits = ['ratelimit', 'ratelimit-policy', 'retry-after']
+    const needed = [...limits, 'x-request-id', 'idempotent-replayed', 'location', 'preference-applied']
     expect(exposed.split(', ')).toEqual(expect.arrayContaining(needed))
     expect(reply.headers.get('vary')).toBe('Origin')
   })

@@ -1,4 +1,5 @@
 // Pictures past the limits of a request and a reply: uploads to our own store, and results that leave as a link or a smaller encoding.
+import { crc32 } from 'node:zlib'
 import sharp from 'sharp'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type App, balanceOf, type CallOptions, call, givenUser, startApp, type TestUser } from '../support/app.ts'
@@ -6,7 +7,8 @@ import { type BlobStub, startBlobStub } from '../support/blob-stub.ts'
 import { expectErrorsInLog } from '../support/console.ts'
 import { noisePng } from '../support/gemini-replies.ts'
 import { startGeminiStub } from '../support/gemini-stub.ts'
-import { leaveTokens, ledgerViolations, usageRows } from '../support/money.ts'
+import { callsOf } from '../support/jobs.ts'
+import { leaveTokens, ledgerViolations, suspend, usageRows } from '../support/money.ts'
 import { pngOfSize } from '../support/pictures.ts'
 
 const BYTES_MAX = 4_500_000
@@ -65,6 +67,24 @@ async function upload(bytes: Buffer, contentType = 'image/png', who = user): Pro
 
 const process = (body: object, { headers = {} }: CallOptions = {}) =>
   call(app, 'POST /api/process-image', { token: user.token, body, headers })
+
+/** What cannot be decoded, although its chunks follow one another and their checksums are right. */
+function undecodable(png: Buffer): Buffer {
+  const broken = Buffer.from(png)
+  const start = broken.indexOf('IDAT') + 4
+  const end = start + broken.readUInt32BE(start - 8)
+  broken.fill(0xff, start, end)
+  broken.writeUInt32BE(crc32(broken.subarray(start - 4, end)), end)
+  return broken
+}
+
+/** Has the provider answer with these bytes, as Google words it. */
+function answerWith(png: Buffer): void {
+  const parts = [{ inlineData: { mimeType: 'image/png', data: png.toString('base64') } }]
+  const usageMetadata = { promptTokenCount: 298, candidatesTokenCount: 1290, totalTokenCount: 1588 }
+  const candidates = [{ content: { role: 'model', parts }, finishReason: 'STOP', index: 0 }]
+  gemini.behave({ kind: 'raw', status: 200, body: JSON.stringify({ candidates, usageMetadata }) })
+}
 
 describe('an upload', () => {
   test('larger than a request may be becomes the source picture, scaled down, and is deleted after use', async () => {
@@ -169,6 +189,51 @@ describe('an upload', () => {
     },
   ])('is not permitted with $why', async ({ body, code }) => {
     expect((await permit(user, body)).json.error.code).toBe(code)
+  })
+
+  test('is permitted to nobody who is suspended or signed out, and nothing of theirs is read', async () => {
+    const shutOut = await givenUser(app, 'Mallory')
+    const signedOut = await givenUser(app, 'Trent')
+    const image = { contentType: 'image/png', bytes: 10 }
+    const [theirs, another] = [await permit(shutOut, image), await permit(signedOut, image)]
+    await suspend(shutOut.id)
+    await call(app, 'POST /api/auth/logout', { body: { refreshToken: signedOut.refreshToken } })
+    expect((await permit(shutOut, image)).json.error?.code).toBe('ACCOUNT_SUSPENDED')
+    expect((await permit(signedOut, image)).json.error?.code).toBe('UNAUTHENTICATED')
+    const use = ({ token }: TestUser, { json }: typeof theirs) =>
+      call(app, 'POST /api/process-image', { token, body: { imageUrl: json.imageUrl } })
+    expect((await use(shutOut, theirs)).json.error.code).toBe('ACCOUNT_SUSPENDED')
+    expect((await use(signedOut, another)).json.error.code).toBe('UNAUTHENTICATED')
+    expect(blob.calls).toEqual([])
+  })
+
+  test('is permitted to who can pay for a picture now, by trial or by tokens', async () => {
+    const image = { contentType: 'image/png', bytes: 10 }
+    expect((await permit(await givenUser(app), image)).status).toBe(201)
+    await leaveTokens(user.id, 100)
+    expect((await permit(user, image)).status).toBe(201)
+    await leaveTokens(user.id, 99)
+    const { status, json } = await permit(user, image)
+    expect({ status, error: json.error }).toMatchObject({
+      status: 402,
+      error: { code: 'INSUFFICIENT_TOKENS', details: { required: 100, balance: 99, missing: 1 } },
+    })
+  })
+
+  test('is permitted a hundred times a day, then says when to come back', async () => {
+    const busy = await givenUser(app)
+    const image = { contentType: 'image/png', bytes: 10 }
+    for (let count = 0; count < 100; count += 1) expect((await permit(busy, image)).status).toBe(201)
+    const { status, json, headers } = await permit(busy, image)
+    expect({ status, code: json.error?.code }).toEqual({ status: 429, code: 'RATE_LIMITED' })
+    expect(Number(headers.get('retry-after'))).toBeGreaterThan(0)
+    expect((await permit(user, image)).status).toBe(201)
+  })
+
+  test('is deleted after use however its address was spelled', async () => {
+    const imageUrl = await upload(Buffer.from(noisePng(64, 48)))
+    expect((await process({ imageUrl: imageUrl.replace('http:', 'HTTP:') })).status).toBe(200)
+    await expect.poll(() => blob.files.size).toBe(0)
   })
 
   test('that was never made is said to be missing', async () => {
@@ -295,6 +360,47 @@ describe('a result too large for a reply', () => {
     expect(blob.files.size).toBe(0)
   })
 
+  test('is JSON within a stream whatever else is accepted', async () => {
+    const { bytes } = await process(source(), { headers: { accept: 'image/png, text/event-stream' } })
+    const done = JSON.parse(/event: done\ndata: (.*)\n/.exec(bytes.toString())?.[1] ?? '{}')
+    expect(done).toMatchObject({ mimeType: 'image/png', resultUrl: expect.stringContaining('/replies/') })
+  })
+
+  test.each([
+    { form: 'bytes', headers: { accept: 'image/png' } },
+    { form: 'JSON', headers: { prefer: 'return=representation' } },
+    { form: 'JSON, as the store fails', headers: {}, fails: true },
+  ])('and not to be decoded is the failure of who made it, as $form, and costs nothing', async ({ headers, fails }) => {
+    expectErrorsInLog()
+    if (fails) blob.answer = (call, response) => call.startsWith('PUT') && Boolean(response.writeHead(500).end())
+    answerWith(undecodable(large))
+    const requestId = crypto.randomUUID()
+    const { status, json } = await process(source(), { headers: { ...headers, 'x-request-id': requestId } })
+    expect({ status, error: json?.error }).toMatchObject({
+      status: 502,
+      error: { code: 'PROVIDER_ERROR', details: { provider: 'gemini', attempts: [{ kind: 'no_image' }] } },
+    })
+    expect(await balanceOf(app, user)).toMatchObject({ tokens: 10_000, reservedTokens: 0 })
+    const [call] = await callsOf(requestId)
+    expect(call).toMatchObject({ provider: 'gemini', outcome: 'no_image' })
+    expect(call?.cost_micro_usd).toBeGreaterThan(0)
+    const [row] = (await usageRows(user.id)).filter(({ request_id }) => request_id === requestId)
+    expect(row).toMatchObject({ response_status: 'error', error_code: 'PROVIDER_ERROR', tokens_used: 0 })
+    expect(row?.cost_micro_usd).toBe(call?.cost_micro_usd)
+    expect(await ledgerViolations()).toEqual([])
+  })
+
+  test('and not to be decoded is the failure of who made it in a job as well', async () => {
+    blob.answer = (call, response) => call.startsWith('PUT') && Boolean(response.writeHead(500).end())
+    answerWith(undecodable(large))
+    const { json } = await process(source(), { headers: { prefer: 'respond-async' } })
+    const job = async () => (await call(app, `GET /api/jobs/${json.jobId}`, { token: user.token })).json
+    await expect.poll(async () => (await job()).status, { timeout: 45_000 }).toBe('failed')
+    expect((await job()).error).toMatchObject({ code: 'PROVIDER_ERROR', details: { attempts: [{ kind: 'no_image' }] } })
+    expect(await balanceOf(app, user)).toMatchObject({ tokens: 10_000, reservedTokens: 0 })
+    expect(await ledgerViolations()).toEqual([])
+  })
+
   test('is charged once, as any other', async () => {
     await process(source())
     await process(source(), { headers: { accept: 'image/*' } })
@@ -315,6 +421,18 @@ describe('the sweep', () => {
     const { json } = await call(app, 'POST /api/jobs/sweep', { token: 'scheduler-of-the-tests' })
     expect(json.blobsDeleted).toBe(6)
     expect([...blob.files.keys()].sort()).toEqual(['jobs/old.png', 'replies/young.png', 'uploads/u/young.png'])
+  })
+
+  test('finds the old behind any number of the young', async () => {
+    const file = (hours: number) => ({
+      bytes: Buffer.from('x'),
+      contentType: 'image/png',
+      uploadedAt: new Date(Date.now() - hours * 3_600_000),
+    })
+    for (let count = 10; count < 60; count += 1) blob.files.set(`replies/a${count}.png`, file(1))
+    blob.files.set('replies/z.png', file(25))
+    const { json } = await call(app, 'POST /api/jobs/sweep', { token: 'scheduler-of-the-tests' })
+    expect({ deleted: json.blobsDeleted, left: blob.files.size }).toEqual({ deleted: 1, left: 50 })
   })
 
   test('goes on when the store is down', async () => {

@@ -108,6 +108,8 @@ describe('an environment', () => {
       KV_REST_API_TOKEN: ' kv-token ',
       GEMINI_API_KEY: ' gemini-key\n',
       GEMINI_BASE_URL: 'http://127.0.0.1:4010',
+      BLOB_READ_WRITE_TOKEN: ' vercel_blob_rw_Store_secret ',
+      BLOB_BASE_URL: 'HTTPS://Store.example.com:443//',
       AUTH_JWT_SECRET: SECRET,
       ADMIN_EMAIL: ' Root@Example.COM ',
       ADMIN_PASSWORD: 'a password for the admin',
@@ -138,6 +140,7 @@ describe('an environment', () => {
       databaseUrlUnpooled: 'postgres://u:p@direct/db',
       kv: { url: 'https://kv.example.com', token: 'kv-token' },
       gemini: { apiKey: 'gemini-key', baseUrl: 'http://127.0.0.1:4010' },
+      blob: { token: 'vercel_blob_rw_Store_secret', baseUrl: 'https://store.example.com' },
       authJwtSecret: SECRET,
       admin: { email: 'root@example.com', password: 'a password for the admin' },
       polar: {
@@ -268,6 +271,11 @@ describe('an environment', () => {
       names: ['POLAR_ENVIRONMENT'],
     },
     { why: 'a Polar address that is none', variables: { POLAR_BASE_URL: 'polar.sh' }, names: ['POLAR_BASE_URL'] },
+    ...['abc', 'vercel_blob_rw_', 'vercel_blob_rw_store', 'vercel_blob_client_Store_secret'].map((token) => ({
+      why: `"${token}" for the token of a store`,
+      variables: { BLOB_READ_WRITE_TOKEN: token },
+      names: ['BLOB_READ_WRITE_TOKEN', 'vercel_blob_rw_'],
+    })),
     { why: 'a port that is no number', variables: { PORT: 'http' }, names: ['PORT'] },
     { why: 'a port out of range', variables: { PORT: '70000' }, names: ['PORT'] },
     { why: 'a stage that is none', variables: { VERCEL_ENV: 'staging' }, names: ['VERCEL_ENV'] },
@@ -290,6 +298,7 @@ describe('an environment', () => {
       GEMINI_API_KEY: 'gemini-key',
       GEMINI_BASE_URL: 'nonsense',
       CRON_SECRET: 'cron-secret',
+      BLOB_READ_WRITE_TOKEN: 'blob-token',
       POLAR_ACCESS_TOKEN: 'polar-token',
       RESEND_API_KEY: 're_resend-key',
       ENCRYPTION_KEYS: 'kid:c2hvcnQ=',
@@ -298,7 +307,13 @@ describe('an environment', () => {
     }
     const text =
       problemsOf(variables).join() +
-      problemsOf({ ...variables, AUTH_JWT_SECRET: SECRET, GEMINI_BASE_URL: '', ENCRYPTION_KEYS: '' }).join()
+      problemsOf({
+        ...variables,
+        AUTH_JWT_SECRET: SECRET,
+        GEMINI_BASE_URL: '',
+        BLOB_READ_WRITE_TOKEN: '',
+        ENCRYPTION_KEYS: '',
+      }).join()
     expect(text).toContain('AUTH_JWT_SECRET')
     expect(text).toContain('ADMIN_PASSWORD')
     expect(text).toContain('POLAR_WEBHOOK_SECRET')
@@ -312,7 +327,7 @@ describe('an environment', () => {
       CRON_SECRET,
       POLAR_ACCESS_TOKEN,
     ]
-    for (const secret of [...secrets, SECRET, 'p4ss', 're_resend-key', 'c2hvcnQ=', 'sk_clerk-key']) {
+    for (const secret of [...secrets, SECRET, 'p4ss', 're_resend-key', 'blob-token', 'c2hvcnQ=', 'sk_clerk-key']) {
       expect(text).not.toContain(secret)
     }
   })

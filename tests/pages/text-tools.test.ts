@@ -35,6 +35,12 @@ async function pageOf(tool: Record<string, unknown>): Promise<string> {
 
 const go = (page: Page) => page.getByRole('button', { name: 'Go' })
 const words = (page: Page) => page.getByRole('textbox', { name: 'What should it be about?' })
+/** What a screen reader says of the words, beside their label. */
+const descriptionOf = async (page: Page) => {
+  const ids = (await words(page).getAttribute('aria-describedby'))?.split(' ') ?? []
+  const texts = await Promise.all(ids.map((id) => page.locator(`#${id}`).textContent()))
+  return texts.filter(Boolean).join(' ')
+}
 
 describe.skipIf(!chromiumPath)('the page of a tool that describes photos', () => {
   let url: string
@@ -121,11 +127,15 @@ describe.skipIf(!chromiumPath)('the page of a tool that draws what is written', 
     const { page } = await openPage(url)
     await words(page).waitFor()
     await go(page).click()
-    await page.getByText('Write a few words first.').waitFor()
+    await page.getByRole('note').getByText('Write a few words first.').waitFor()
     expect(await page.evaluate('document.activeElement.tagName')).toBe('TEXTAREA')
+    expect(await words(page).getAttribute('aria-invalid')).toBe('true')
+    expect(await descriptionOf(page)).toContain('Write a few words first.')
     await words(page).fill('x'.repeat(55))
     await page.getByText('5 characters left').waitFor()
     expect(await page.getByText('Write a few words first.').count()).toBe(0)
+    expect(await words(page).getAttribute('aria-invalid')).toBeNull()
+    expect(await descriptionOf(page)).toBe('5 characters left')
     await words(page).press('End')
     await page.keyboard.type('0123456789')
     expect(await words(page).inputValue()).toHaveLength(60)

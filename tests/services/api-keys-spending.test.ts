@@ -175,6 +175,7 @@ describe('generating with a key', () => {
       caller: { userId: user.id, sessionId: undefined, key, impersonator: undefined },
       requestId: crypto.randomUUID(),
       claim: undefined,
+      deliver: async (result) => ({ result, reencoded: false, resultUrl: undefined }),
       onEvent: () => {},
     })
     await expect(job).rejects.toMatchObject({ code: 'UNAUTHENTICATED', message: 'This API key has ended.' })

@@ -85,7 +85,7 @@ async function handle(stub: BlobStub, request: IncomingMessage, response: Server
   if (token !== TOKEN) return refuse('forbidden')
   if (method === 'POST' && pathname === '/delete') {
     const { urls } = JSON.parse(body.toString())
-    for (const url of urls) stub.files.delete(new URL(url).pathname.slice(1))
+    for (const url of urls) if (url.startsWith(`${stub.url}/`)) stub.files.delete(url.slice(stub.url.length + 1))
     return reply(response, 200, null)
   }
   if (method === 'GET') return reply(response, 200, listing(stub, searchParams))
