@@ -30,7 +30,7 @@ async function start(): Promise<void> {
   const url = await listen({ port: env().port, fetch, close: closeDatabase })
   console.log(`\n${brand.name} is at ${url}\n`)
   for (const { name, on, reason } of features(env(), config())) {
-    console.log(`  ${on ? 'on ' : 'off'}  ${name.padEnd(10)} ${reason}`)
+    console.log(`  ${on ? 'on ' : 'off'}  ${name.padEnd(17)} ${reason}`)
   }
   if (pending.length > 0) console.log(`\nMigrations are pending: ${pending.join(', ')}. Run npm run migrate -- up`)
   console.log('')
