@@ -1,7 +1,7 @@
 // How a circuit moves, as a step that nothing can come between: in Lua for Redis, and the same in JavaScript.
 import type { KvScript } from '../kv.ts'
 
-/** The rate of failures is that of so long; failures in a row count however far apart they are, or a quiet fork would never notice. */
+/** The rate of failures is that of so long; failures in a row count for as long as they are kept, or a quiet fork would hardly notice. */
 export const WINDOW_MS = 60_000
 /** Of a busy provider the latest calls speak; the number bounds what is kept. */
 const CALLS_MAX = 50
@@ -123,7 +123,9 @@ local function measure(latency)
 end
 local function add(id, at, mark)
   if #c.calls == ${CALLS_MAX} and at < c.calls[1].at then return false end
-  c.calls[#c.calls + 1] = { id = id, at = at, mark = mark }
+  local place = #c.calls + 1
+  while place > 1 and c.calls[place - 1].at > at do place = place - 1 end
+  table.insert(c.calls, place, { id = id, at = at, mark = mark })
   if #c.calls > ${CALLS_MAX} then table.remove(c.calls, 1) end
   return true
 end
@@ -209,7 +211,9 @@ function count(
   }
   const [oldest] = circuit.calls
   if (circuit.calls.length === CALLS_MAX && oldest && call.atMs < oldest.atMs) return circuit
-  const calls = [...circuit.calls, call].slice(-CALLS_MAX)
+  // What another instance tells late belongs where it happened: an old success does not interrupt new failures.
+  const place = circuit.calls.findLastIndex(({ atMs }) => atMs <= call.atMs) + 1
+  const calls = circuit.calls.toSpliced(place, 0, call).slice(-CALLS_MAX)
   const next = { ...circuit, latencyMs: measured, calls }
   if (!refused && !(call.failed && tooManyFailures(calls, nowMs))) return next
   const cooldownMs = refused ? COOLDOWN_MAX_MS : COOLDOWN_MS

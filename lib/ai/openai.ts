@@ -24,12 +24,14 @@ import {
 import { withSuccessors } from './successors.ts'
 
 const NAME = 'OpenAI'
+const NO_MODEL = `${NAME} has no model here that removes backgrounds.`
 
 export const openai: Provider = {
   id: 'openai',
   serves: CAPABILITIES.openai,
   reads: ['jpeg', 'png', 'webp'],
   unavailable: () => offReason('openai', env(), config()),
+  cannot: (work) => (modelsFor(work).length > 0 ? null : NO_MODEL),
   estimateMicroUsd: (work) =>
     largestMicroUsd(modelsFor(work).slice(0, 1), work, config().ai.providers.openai.costPerImageUsd),
   ceilingMicroUsd: (work) => largestMicroUsd(modelsFor(work), work, config().ai.providers.openai.costPerImageUsd),
@@ -95,7 +97,7 @@ const WITHOUT_TRANSPARENCY = /^gpt-image-2(-\d{4}-\d{2}-\d{2})?$/
 async function run(request: ModelRequest, { signal }: RunContext): Promise<ProviderReply> {
   if (takesImage(request.task) && !request.image) throw new ProviderError('bad_request', 'There is no picture.')
   const models = modelsFor(request)
-  if (models.length === 0) throw new ProviderError('model_gone', `${NAME} has no model here that removes backgrounds.`)
+  if (models.length === 0) throw new ProviderError('bad_request', NO_MODEL)
   const ask = makesImage(request.task) ? draw : write
   return await withSuccessors('openai', models, (model) => ask(model, request, signal))
 }

@@ -54,6 +54,8 @@ export interface Provider {
   reads: readonly ImageFormat[]
   /** Why this provider cannot be used now (names of missing environment variables), or null when it can. */
   unavailable(): string | null
+  /** Why none of its configured models can do this, where that depends on them; null when one can. */
+  cannot?(work: Work): string | null
   /** What one call is expected to cost, in micro-USD: `cheapest` sorts by it, and a call that was broken off counts as it. 0 is free. */
   estimateMicroUsd(work: Work): number
   /** The same of the dearest model that may answer: what budgets hold before a call. */

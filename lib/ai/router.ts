@@ -78,6 +78,7 @@ export function usableProviders(order: string[], work: Work & { format: ImageFor
         (provider.serves[work.task]?.includes(work.quality)
           ? null
           : `It does not do ${work.task} in quality ${work.quality}.`) ??
+        provider.cannot?.(work) ??
         (!work.format || provider.reads.includes(work.format) ? null : `It cannot read ${work.format}.`))
       : 'This version has no adapter for it.'
     if (provider && reason === null) usable.push(provider)

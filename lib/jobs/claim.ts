@@ -34,6 +34,8 @@ export interface ClaimedJob {
   holdId: string
   /** This one included. */
   attempts: number
+  /** Since the first attempt began. */
+  startedSecondsAgo: number
   /** What the attempts before this one cost. */
   costMicroUsd: number
   /** Whoever shows it may end the job, until somebody else has claimed it. */
@@ -70,7 +72,7 @@ export async function claimJob(): Promise<ClaimedJob | undefined> {
       returning jobs.id, user_id as "userId", request_id as "requestId", verdict, tool, tool_id as "toolId", provider,
         requested_provider as "requestedProvider", options, input, input_format as "inputFormat", input_width as "inputWidth",
         input_height as "inputHeight", input_text as "inputText", free_tier as "freeTier", hold_id as "holdId", attempts,
-        cost_micro_usd as "costMicroUsd", lease
+        extract(epoch from now() - coalesce(started_at, now()))::float8 as "startedSecondsAgo", cost_micro_usd as "costMicroUsd", lease
   `.execute(db())
   return rows[0]
 }

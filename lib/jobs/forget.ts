@@ -2,7 +2,7 @@
 import { sql, type Transaction } from 'kysely'
 import { db } from '../../db/client.ts'
 import type { Database } from '../../db/schema.ts'
-import { deleteBlobs } from '../blob.ts'
+import { blobOn, deleteBlobs } from '../blob.ts'
 import { describeError, log } from '../log.ts'
 import { cancelJobs } from './cancel.ts'
 
@@ -13,12 +13,14 @@ export async function forgetJobs(limit: number): Promise<number> {
     .select(['id', 'result_url'])
     .where('finished_at', 'is not', null)
     .where('expires_at', '<=', sql<Date>`now()`)
+    // First what needs no store, so that one that is away keeps nothing else.
+    .orderBy(sql`result_url is not null`)
     .orderBy('expires_at')
     .limit(limit)
     .execute()
   // The store first: once the row is gone, nobody knows of the picture any more.
   const stored = over.flatMap(({ result_url }) => (result_url === null ? [] : [result_url]))
-  const gone = stored.length === 0 || (await deleteStored(stored))
+  const gone = stored.length === 0 || !blobOn() || (await deleteStored(stored))
   const ids = over.filter(({ result_url }) => gone || result_url === null).map(({ id }) => id)
   if (ids.length === 0) return 0
   const { numDeletedRows } = await db().deleteFrom('jobs').where('id', 'in', ids).executeTakeFirst()

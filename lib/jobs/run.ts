@@ -1,4 +1,5 @@
 // One attempt at a job: the order as it was taken in, made by a provider outside any transaction, and brought to its end.
+import * as v from 'valibot'
 import { config } from '../config.ts'
 import { validate } from '../http/body.ts'
 import { AppError, type ErrorCode } from '../http/errors.ts'
@@ -13,10 +14,18 @@ import type { ClaimedJob } from './claim.ts'
 import { type Ending, endUnmade, fail, retryLater, succeed } from './end.ts'
 
 /** Failures that another try may not meet. */
-const WORTH_ANOTHER_TRY: readonly ErrorCode[] = ['PROVIDER_ERROR', 'PROVIDER_TIMEOUT', 'INTERNAL_ERROR']
+const WORTH_ANOTHER_TRY: readonly ErrorCode[] = [
+  'PROVIDER_ERROR',
+  'PROVIDER_TIMEOUT',
+  'PROVIDER_UNAVAILABLE',
+  'BUDGET_EXHAUSTED',
+  'INTERNAL_ERROR',
+]
 
-/** Failures before any provider was asked: every circuit is open, all are switched off, or a budget is used up. */
-const NOBODY_ASKED: readonly ErrorCode[] = ['PROVIDER_UNAVAILABLE', 'BUDGET_EXHAUSTED']
+/** Why nobody was asked that may be otherwise soon. */
+const Passing = v.object({ kind: v.picklist(['circuit_open', 'switched_off']) })
+/** So long a job waits for that without losing a try: longer than any circuit is open, and its user may still be waiting. */
+const UNASKED_SECONDS_MAX = 1800
 
 /** Works on a claimed job until it has ended, waits for another try, or turns out to be somebody else's by now. */
 export async function runJob(job: ClaimedJob): Promise<Ending> {
@@ -42,8 +51,9 @@ export async function runJob(job: ClaimedJob): Promise<Ending> {
     // The result could not be kept: nothing was charged, and what it cost is on record with the failure.
     const failure = failureOf(error)
     const failed = usageOf(run, { failure, calls: outcome.calls })
-    // A hold that is gone does not come back.
-    return error instanceof AppError ? await fail(job, failure, failed) : await endFailure(job, failure, failed)
+    // A hold that is gone does not come back; a picture that cannot be decoded may be whole the next time.
+    const isGone = error instanceof AppError && error.code !== 'PROVIDER_ERROR'
+    return isGone ? await fail(job, failure, failed) : await endFailure(job, failure, failed)
   }
 }
 
@@ -51,8 +61,9 @@ async function endFailure(job: ClaimedJob, failure: AppError, usage: UsageRecord
   if (failure.code === 'INTERNAL_ERROR') {
     log('error', 'job_attempt_failed', { job: job.id, attempt: job.attempts, error: describeError(failure) })
   }
-  // Nobody failed, and nothing was paid: the job waits for as long as it lives.
-  if (usage.calls.length === 0 && NOBODY_ASKED.includes(failure.code)) {
+  const { providers } = failure.details
+  const isPassing = Array.isArray(providers) && providers.some((provider) => v.is(Passing, provider))
+  if (usage.calls.length === 0 && isPassing && job.startedSecondsAgo < UNASKED_SECONDS_MAX) {
     return await retryLater(job, usage, { retryAfterSeconds: Number(failure.headers['retry-after'] ?? 0) })
   }
   const again = WORTH_ANOTHER_TRY.includes(failure.code) && job.attempts < config().jobs.attemptsMax

@@ -86,10 +86,11 @@ async function nextJob(): Promise<ClaimedJob | undefined> {
 
 /** Comes back for the next try of a job while this instance is still there; where it is not, whoever asks for the job sees to it. */
 async function workLater(afterMs: number, until: number): Promise<void> {
-  if (performance.now() + afterMs >= until) return
+  const stays = !env().onVercel
+  if (!stays && performance.now() + afterMs >= until) return
   await afterAnswer('job_worker_failed', async () => {
     await pause(afterMs, undefined, { ref: false, signal: shutdownSignal() }).catch(() => {})
-    const place = takePlace(until)
+    const place = takePlace(stays ? performance.now() + BEGIN_WITHIN_MS : until)
     if (place) await work(place)
   })
 }

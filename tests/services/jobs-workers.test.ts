@@ -78,13 +78,33 @@ describe('a job for which nobody can be asked', () => {
     expect(stub.requests).toHaveLength(1)
   })
 
+  test('loses its tries after half an hour, and fails with the reason', async () => {
+    const id = await jobOnRecord(user)
+    await switchGemini(true)
+    try {
+      expect(await runJob(await claimed())).toMatchObject({ kind: 'retry' })
+      await sql`update jobs set started_at = now() - interval '31 minutes' where id = ${id}`.execute(db())
+      for (const attempts of [1, 2]) {
+        await hurry()
+        expect(await runJob(await claimed())).toMatchObject({ kind: 'retry' })
+        expect(await jobRow(id)).toMatchObject({ status: 'queued', attempts })
+      }
+      await hurry()
+      expect(await runJob(await claimed())).toEqual({ kind: 'failed' })
+    } finally {
+      await switchGemini(false)
+    }
+    expect(await jobRow(id)).toMatchObject({ status: 'failed', error: { code: 'PROVIDER_UNAVAILABLE' } })
+    expect(await ledgerViolations()).toEqual([])
+  })
+
   test('waits no longer than it lives', async () => {
     const id = await jobOnRecord(user)
     await switchGemini(true)
     try {
       const job = await claimed()
       await sql`
-        update jobs set started_at = now() - interval '1 hour', expires_at = now() + interval '1 second' where id = ${id}
+        update jobs set started_at = now() - interval '1 minute', expires_at = now() + interval '1 second' where id = ${id}
       `.execute(db())
       expect(await runJob(job)).toMatchObject({ kind: 'retry' })
     } finally {

@@ -66,7 +66,7 @@ describe('a circuit', () => {
     expect(await state()).toBe('closed')
   })
 
-  test('opens at the fifth failure in a row, however far apart they are', async () => {
+  test('opens at the fifth failure in a row, minutes apart as well', async () => {
     for (let round = 0; round < 4; round += 1) {
       await tell('timeout')
       pass(2 * MINUTE_MS)

@@ -48,10 +48,10 @@ describe('models', () => {
 
   test.each(['gpt-image-2', 'gpt-image-2-2026-04-21'])('cannot cut out when all there is is %s', async (model) => {
     const provider = await settings({ FORK__AI__PROVIDERS__OPENAI__MODEL: model })
-    await expect(provider.run(CUT_OUT, { signal })).rejects.toMatchObject({
-      kind: 'model_gone',
-      message: 'OpenAI has no model here that removes backgrounds.',
-    })
+    const reason = 'OpenAI has no model here that removes backgrounds.'
+    expect(provider.cannot?.(CUT_OUT)).toBe(reason)
+    expect(provider.cannot?.(IMAGE_REQUEST)).toBeNull()
+    await expect(provider.run(CUT_OUT, { signal })).rejects.toMatchObject({ kind: 'bad_request', message: reason })
     expect(provider.ceilingMicroUsd(CUT_OUT)).toBe(0)
     expect(sent()).toHaveLength(0)
     expect(await provider.run(IMAGE_REQUEST, { signal })).toMatchObject({ model })
