@@ -1,7 +1,6 @@
 // The main job over HTTP: three request forms, three reply forms, and what each generation costs.
 import sharp from 'sharp'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { givenAccount } from '../support/accounts.ts'
 import { type App, balanceOf, call, givenUser, photo, processImage, startApp } from '../support/app.ts'
 import { leaveTokens, ledgerViolations, usageRows } from '../support/money.ts'
 
@@ -91,21 +90,6 @@ describe('POST /api/process-image', () => {
     const facts = [...headers.keys()].filter((name) => name.startsWith('x-') && name !== 'x-content-type-options')
     expect(facts).toContain('x-fallback-used')
     expect(exposed).toEqual(expect.arrayContaining(facts))
-  })
-
-  test('replays what was made before a stop, and makes nothing more', async () => {
-    const [user, admin] = [await givenUser(app), await givenAccount({ role: 'admin' })]
-    const turn = (off: boolean) =>
-      call(app, 'PUT /api/admin/switches/generate', { token: admin.token, body: { off, reason: 'A test of stops.' } })
-    const headers = { 'idempotency-key': crypto.randomUUID() }
-    const first = await processImage(app, user, { headers })
-    await turn(true)
-    const [again, anew] = [await processImage(app, user, { headers }), await processImage(app, user)]
-    const other = await processImage(app, user, { headers: { 'idempotency-key': crypto.randomUUID() } })
-    await turn(false)
-    expect([again.status, again.json]).toEqual([200, first.json])
-    for (const { status, json } of [anew, other]) expect([status, json.error.code]).toEqual([503, 'FEATURE_DISABLED'])
-    expect(await usageRows(user.id)).toHaveLength(1)
   })
 
   test('reports progress as server-sent events and ends with the JSON reply', async () => {

@@ -5,6 +5,7 @@ import { db } from '../../db/client.ts'
 import { type Account, givenAccount } from '../support/accounts.ts'
 import { type App, balanceOf, call, processImage, startApp } from '../support/app.ts'
 import { expectErrorsInLog } from '../support/console.ts'
+import { usageRows } from '../support/money.ts'
 import { type ProviderStubs, startProviderStubs } from '../support/provider-stubs.ts'
 
 const FORCE_SECONDS = 30
@@ -103,6 +104,16 @@ describe('the switch of making', () => {
     expect(report.json.generate).toEqual({ off: true, reason: 'Under attack.' })
     await turn('generate', { off: false, reason: 'Over.' })
     expect((await generate()).status).toBe(200)
+  })
+
+  test('keeps no answer back that was made before', async () => {
+    const ask = (key: string) => processImage(app, { ...user, password: '' }, { headers: { 'idempotency-key': key } })
+    const first = await ask('before-the-stop')
+    await turn('generate', { off: true, reason: 'Under attack.' })
+    const [again, other] = [await ask('before-the-stop'), await ask('after-the-stop')]
+    expect([again.status, again.json]).toEqual([200, first.json])
+    expect([other.status, other.json.error.code]).toEqual([503, 'FEATURE_DISABLED'])
+    expect(await usageRows(user.id)).toHaveLength(1)
   })
 })
 
