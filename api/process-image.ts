@@ -6,6 +6,7 @@ import { config } from '../lib/config.ts'
 import { type Context, endpoint, route } from '../lib/http/endpoint.ts'
 import { AppError } from '../lib/http/errors.ts'
 import { type Emit, Events } from '../lib/http/events.ts'
+import { prefers } from '../lib/http/headers.ts'
 import { MIME_TYPE } from '../lib/image.ts'
 import { enqueue } from '../lib/jobs/enqueue.ts'
 import { defaultTool } from '../lib/tools/catalogue.ts'
@@ -49,9 +50,7 @@ async function processImage(context: Context<'spender', SentOrder>) {
   // After the claim of an Idempotency-Key: what was made before a stop is replayed.
   await refuseWhileStopped()
   const picture = await fetchPicture(body, caller)
-  if (/(^|[,;\s])respond-async\b/i.test(request.headers.get('prefer') ?? '')) {
-    return await respondLater(context, picture)
-  }
+  if (prefers(request, 'respond-async')) return await respondLater(context, picture)
   if (wantsEvents(request.headers.get('accept') ?? '')) return new Events((emit) => reply(context, picture, emit))
   return await reply(context, picture, () => {})
 }

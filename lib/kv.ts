@@ -39,8 +39,6 @@ export interface Kv {
   get(key: string): Promise<string | null>
   /** False when `ifAbsent` found the key taken; nothing is written then. */
   set(key: string, value: string, options: { ttlMs: number; ifAbsent?: boolean }): Promise<boolean>
-  /** Atomic; the expiry starts with the first increment and later ones leave it. */
-  increment(key: string, by: number, options: { ttlMs: number }): Promise<number>
   /** Runs a script on its keys; its arguments arrive as text, its answer is whatever it returns. */
   run(script: KvScript, keys: string[], args: (string | number)[]): Promise<unknown>
   /** Counts one request in all windows, in one round trip, or in none when any of them is full. */
@@ -86,12 +84,12 @@ export function memoryKv(entriesMax = MEMORY_ENTRIES_MAX): Kv {
     entries.set(key, { value, expiresAtMs: Date.now() + ttlMs })
   }
 
-  function add(key: string, by: number, ttlMs: number): number {
-    const sum = Number(read(key) ?? 0) + by
+  /** The expiry starts with the first count, and later ones leave it. */
+  function count(key: string, ttlMs: number) {
+    const sum = Number(read(key) ?? 0) + 1
     const entry = entries.get(key)
     if (entry) entry.value = String(sum)
     else write(key, String(sum), ttlMs)
-    return sum
   }
 
   return {
@@ -101,7 +99,6 @@ export function memoryKv(entriesMax = MEMORY_ENTRIES_MAX): Kv {
       write(key, value, ttlMs)
       return true
     },
-    increment: async (key, by, { ttlMs }) => add(key, by, ttlMs),
     run: async (script, keys, args) => script.memory({ read, write }, keys, args.map(String)),
     // Written out, not the client on a fake backend: the client's Lua would need ports keyed by the sha of each release.
     // The arithmetic is that of @upstash/ratelimit: the previous bucket counts by the share of it still in sight.
@@ -115,7 +112,7 @@ export function memoryKv(entriesMax = MEMORY_ENTRIES_MAX): Kv {
         return { bucketKey: `${key}:${bucket}`, windowMs, room, resetAtMs: (bucket + 1) * windowMs }
       })
       const counts = seen.every(({ room }) => room > 0)
-      if (counts) for (const { bucketKey, windowMs } of seen) add(bucketKey, 1, 2 * windowMs)
+      if (counts) for (const { bucketKey, windowMs } of seen) count(bucketKey, 2 * windowMs)
       return seen.map(({ room, resetAtMs }) => ({
         allowed: room > 0,
         remaining: Math.max(0, counts ? room - 1 : room),
@@ -163,12 +160,6 @@ function vercelKv(credentials: { url: string; token: string }): Kv {
       const { client } = await sdk()
       const options = ifAbsent ? { px: ttlMs, nx: true as const } : { px: ttlMs }
       return (await reach(() => client.set(`${stage}:${key}`, value, options))) === 'OK'
-    },
-    increment: async (key, by, { ttlMs }) => {
-      const { client } = await sdk()
-      const name = `${stage}:${key}`
-      const [sum] = await reach(() => Promise.all([client.incrby(name, by), client.pexpire(name, ttlMs, 'NX')]))
-      return sum
     },
     run: async (script, keys, args) => {
       const { scriptOf } = await sdk()

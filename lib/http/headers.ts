@@ -41,6 +41,12 @@ const ALLOWED_HEADERS = [
   'if-none-match',
 ]
 
+/** Whether the request names a preference of RFC 7240, such as `respond-async`. */
+export function prefers(request: Request, preference: 'respond-async' | 'return=representation'): boolean {
+  const named = (request.headers.get('prefer') ?? '').toLowerCase().split(/[,;\s]+/)
+  return named.includes(preference)
+}
+
 /** Adds what every reply carries; headers the handler set itself stay. */
 export function addCommonHeaders(
   headers: Headers,

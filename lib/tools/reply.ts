@@ -1,6 +1,7 @@
 // How a result leaves: as JSON with base64 or a link, or as the bytes with the same facts in headers; never larger than a reply may be.
 import { type Result, usedFallback } from '../ai/router.ts'
 import { blobOn, putBlob } from '../blob.ts'
+import { prefers } from '../http/headers.ts'
 import { fitResult, MIME_TYPE } from '../image.ts'
 import { describeError, log } from '../log.ts'
 import type { Delivered, Delivery, Generation } from './generate.ts'
@@ -56,7 +57,7 @@ export function wantsEvents(accept: string): boolean {
 export async function deliver(request: Request, result: Result): Promise<Delivery> {
   if (wantsBytes(request.headers.get('accept') ?? '', mediaTypeOf(result)))
     return await fitting(result, REPLY_BYTES_MAX)
-  const wantsResult = /(^|[,;\s])return=representation\b/i.test(request.headers.get('prefer') ?? '')
+  const wantsResult = prefers(request, 'return=representation')
   const isLarge = bytesOf(result).length > JSON_RESULT_BYTES_MAX
   const resultUrl = isLarge && blobOn() && !wantsResult ? await linkTo(result) : undefined
   if (resultUrl !== undefined) return { result, reencoded: false, resultUrl }

@@ -52,15 +52,6 @@ describe('in memory', () => {
     expect(await store.set('key', 'next', { ttlMs: 1000, ifAbsent: true })).toBe(true)
   })
 
-  test('later increments leave the expiry of the first', async () => {
-    const store = memoryKv()
-    await store.increment('sum', 1, { ttlMs: 1000 })
-    vi.setSystemTime(MIDNIGHT + 900)
-    expect(await store.increment('sum', 1, { ttlMs: 1000 })).toBe(2)
-    vi.setSystemTime(MIDNIGHT + 1000)
-    expect(await store.increment('sum', 1, { ttlMs: 1000 })).toBe(1)
-  })
-
   test('a full store lets expired entries go before living ones', async () => {
     const store = memoryKv(100)
     await store.set('old but alive', 'value', { ttlMs: 10 * MINUTE_MS })
@@ -116,14 +107,9 @@ describe.skipIf(!redisUrl)('Vercel KV on a real Redis (TEST_REDIS_URL)', () => {
     expect(await roundTrips(() => Promise.all([double(), double()]))).toBe(1)
   })
 
-  test('an increment and its expiry are one round trip', async () => {
-    expect(await roundTrips(() => store.increment('sum', 1, { ttlMs: MINUTE_MS }))).toBe(1)
-  })
-
-  test('everything written expires, and later increments leave the expiry of the first', async () => {
+  test('everything written expires', async () => {
     await store.set('key', 'value', { ttlMs: 5000 })
-    await store.increment('sum', 1, { ttlMs: 5000 })
-    await store.increment('sum', 1, { ttlMs: 50_000 })
+    await store.run(DOUBLE, ['sum'], [1, 5000, ''])
     await store.countWindows([{ key: 'window', quota: 5, windowMs: 2000 }])
     const keys = ['key', 'sum', `limit:window:${MIDNIGHT / 2000}`].map((key) => `development:${key}`)
     for (const ttlMs of await Promise.all(keys.map((key) => redis.pttl(key)))) {
@@ -148,7 +134,6 @@ describe.skipIf(!redisUrl)('Vercel KV on a real Redis (TEST_REDIS_URL)', () => {
       const failures = await Promise.allSettled([
         kv().get('private'),
         kv().set('private', 'value', { ttlMs: MINUTE_MS }),
-        kv().increment('private', 1, { ttlMs: MINUTE_MS }),
         kv().run(DOUBLE, ['private'], [1, MINUTE_MS, '']),
         kv().countWindows([aWindow({ key: 'private' })]),
       ])
@@ -197,15 +182,6 @@ function keepsTheContract(current: () => Kv) {
     const won = await Promise.all(values.map((value) => store.set('key', value, { ttlMs: MINUTE_MS, ifAbsent: true })))
     expect(won.filter(Boolean)).toHaveLength(1)
     expect(await store.get('key')).toBe(values[won.indexOf(true)])
-  })
-
-  test('parallel increments add up', async () => {
-    const store = current()
-    const sums = await Promise.all(Array.from({ length: 50 }, () => store.increment('sum', 3, { ttlMs: MINUTE_MS })))
-    expect(Math.max(...sums)).toBe(150)
-    expect(new Set(sums).size).toBe(50)
-    expect(await store.increment('sum', -50, { ttlMs: MINUTE_MS })).toBe(100)
-    expect(await store.get('sum')).toBe('100')
   })
 
   test('a script reads and writes with nothing in between, and its arguments arrive as text', async () => {
